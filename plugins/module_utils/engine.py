@@ -1,0 +1,209 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one place that talks to the Docker Engine, through the SDK's low-level client."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
+
+from .errors import DriftguardError
+
+try:
+    import docker
+    import docker.errors
+    import docker.utils
+    import requests.exceptions
+
+    MISSING: Optional[str] = None
+    _FAILURES: tuple[type[Exception], ...] = (docker.errors.DockerException, requests.exceptions.RequestException)
+except ImportError as _error:
+    MISSING = str(_error)
+    _FAILURES = ()
+
+START_INTERVAL_ENGINE = 25  # docker/cli 25.0: --health-start-interval, moby/moby#40894
+API_TIMEOUT = 60.0
+STOP_MARGIN = 30.0
+
+
+class Engine:
+    """One Docker Engine.
+
+    :param client: an ``APIClient``; :meth:`connect` makes one from ``DOCKER_HOST`` or the default socket.
+    """
+
+    def __init__(self, client: Any, version: str) -> None:
+        self._client = client
+        self.version = version
+
+    @classmethod
+    def connect(cls) -> Engine:
+        """Connect and ask for the version.
+
+        :raises DriftguardError: the SDK is missing or no engine answers.
+        """
+        if MISSING is not None:
+            raise DriftguardError(
+                "Python library docker", "to be installed for the interpreter that runs this module", MISSING,
+                "run playbooks/bootstrap.yml, or install python3-docker (Debian) or the docker package")
+        try:
+            client = docker.APIClient(version="auto", timeout=API_TIMEOUT, **docker.utils.kwargs_from_env())
+            return cls(client, str(client.version()["Version"]))
+        except _FAILURES as error:
+            raise DriftguardError(
+                "Docker Engine", "an engine that answers on its socket", _reason(error),
+                "start the engine (systemctl start docker, or playbooks/bootstrap.yml) and check that this user may use it") from error
+
+    @property
+    def has_start_interval(self) -> bool:
+        """Whether health checks may have a start interval of their own (engine 25 and later)."""
+        return int(self.version.split(".", 1)[0]) >= START_INTERVAL_ENGINE
+
+    def info(self) -> dict[str, Any]:
+        """The engine's own description (``docker info``)."""
+        with _asking("docker info"):
+            return dict(self._client.info())
+
+    # containers
+
+    def container_ids(self, labels: Iterable[str] = ()) -> list[str]:
+        """Ids of all containers, in whatever state, that carry every one of the labels (``key`` or ``key=value``)."""
+        with _asking("container list"):
+            return [str(row["Id"]) for row in self._client.containers(all=True, filters={"label": list(labels)})]
+
+    def container_rows(self, labels: Iterable[str] = ()) -> list[dict[str, Any]]:
+        """The engine's list of all containers (id, image, labels, state), running or not."""
+        with _asking("container list"):
+            return list(self._client.containers(all=True, filters={"label": list(labels)}))
+
+    def container(self, container_id: str) -> Optional[dict[str, Any]]:
+        """``docker inspect`` of one container, None when it is gone."""
+        with _asking(f"container {container_id[:12]}"):
+            try:
+                return dict(self._client.inspect_container(container_id))
+            except docker.errors.NotFound:
+                return None
+
+    def changes(self, container_id: str) -> list[tuple[str, int]]:
+        """``docker diff``: paths that differ from the image and how (0 changed, 1 added, 2 deleted); empty when it is gone."""
+        with _asking(f"container {container_id[:12]}"):
+            try:
+                return [(str(row["Path"]), int(row["Kind"])) for row in self._client.diff(container_id) or ()]
+            except docker.errors.NotFound:
+                return []
+
+    def stop(self, container_id: str, grace: int) -> None:
+        """Send the stop signal, wait up to grace seconds, then kill; a container that is gone is stopped."""
+        with _asking(f"stop of container {container_id[:12]}"):
+            try:
+                self._client._post(  # the SDK's stop() uses the client's own timeout, shorter than a long grace
+                    self._client._url("/containers/{0}/stop", container_id), params={"t": grace},
+                    timeout=grace + STOP_MARGIN).raise_for_status()
+            except requests.exceptions.HTTPError as error:
+                if error.response is None or error.response.status_code != 404:
+                    raise
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container with its anonymous volumes; one that is gone is removed."""
+        with _asking(f"removal of container {container_id[:12]}"):
+            try:
+                self._client.remove_container(container_id, v=True, force=True)
+            except docker.errors.NotFound:
+                return
+            except docker.errors.APIError as error:
+                if "already in progress" not in str(error):
+                    raise
+
+    def logs(self, container_id: str, lines: int) -> list[str]:
+        """The last lines a container wrote, undecodable bytes replaced; empty when it is gone."""
+        with _asking(f"logs of container {container_id[:12]}"):
+            try:
+                said = self._client.logs(container_id, stdout=True, stderr=True, tail=lines)
+            except docker.errors.NotFound:
+                return []
+            return str(said.decode("utf-8", "replace")).splitlines()
+
+    def execute(self, container_id: str, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command in a running container as its own user; exit status and output."""
+        with _asking(f"command in container {container_id[:12]}"):
+            handle = self._client.exec_create(container_id, list(command))["Id"]
+            said = self._client.exec_start(handle)
+            status = self._client.exec_inspect(handle)["ExitCode"]
+            return int(status if status is not None else 1), str((said or b"").decode("utf-8", "replace"))
+
+    # images
+
+    def image(self, reference: str) -> Optional[dict[str, Any]]:
+        """``docker image inspect`` by id, tag or ``repo@digest``; None when this engine doesn't have it."""
+        with _asking(f"image {reference}"):
+            try:
+                return dict(self._client.inspect_image(reference))
+            except docker.errors.ImageNotFound:
+                return None
+
+    def images(self, labels: Iterable[str]) -> list[dict[str, Any]]:
+        """The engine's list of images that carry every one of the labels."""
+        with _asking("image list"):
+            return list(self._client.images(filters={"label": list(labels)}))
+
+    def tag(self, image_id: str, repository: str, tag: str) -> None:
+        """Give an image a name, taking it from whichever image has it."""
+        with _asking(f"tag {repository}:{tag}"):
+            self._client.tag(image_id, repository, tag, force=True)
+
+    def remove_image(self, reference: str) -> None:
+        """Remove a name, and the image when it was the last; gone is fine."""
+        with _asking(f"removal of image {reference}"):
+            try:
+                self._client.remove_image(reference)
+            except docker.errors.ImageNotFound:
+                return
+
+    def pull(self, reference: str, timeout: float) -> None:
+        """Pull by ``repo@digest`` (or tag) within a number of seconds of silence."""
+        with _asking(f"pull of {reference}"):
+            with self._timeout(timeout):
+                for line in self._client.pull(reference, stream=True, decode=True):
+                    if "error" in line:
+                        raise DriftguardError(
+                            f"pull of {reference}", "the image from its registry", str(line["error"]),
+                            "check the name, the registry's reachability and this host's docker login")
+
+    def run_once(self, image: str, entrypoint: Sequence[str], labels: Mapping[str, str]) -> tuple[int, str]:
+        """Run a throw-away container without network from an image; exit status and output. It is always removed."""
+        with _asking(f"probe of image {image}"):
+            created = self._client.create_container(
+                image, entrypoint=list(entrypoint), command=[], labels=dict(labels),
+                host_config=self._client.create_host_config(network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges"]))
+            try:
+                self._client.start(created["Id"])
+                status = int(self._client.wait(created["Id"])["StatusCode"])
+                said = self._client.logs(created["Id"], stdout=True, stderr=True)
+            finally:
+                self._client.remove_container(created["Id"], v=True, force=True)
+            return status, str(said.decode("utf-8", "replace"))
+
+    @contextmanager
+    def _timeout(self, seconds: float) -> Iterator[None]:
+        before = self._client.timeout
+        self._client.timeout = seconds
+        try:
+            yield
+        finally:
+            self._client.timeout = before
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as error:
+        raise DriftguardError(
+            f"Docker Engine, {what}", "an answer", _reason(error),
+            "see the engine's log on this host (journalctl -u docker, or /var/log/dockerd.log) and run again") from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(getattr(error, "explanation", None) or error)
+    return " ".join(text.split())[:500]

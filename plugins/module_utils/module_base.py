@@ -1,0 +1,101 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every module of the collection shares: argument-spec fragments and the way from a result to an exit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .errors import DriftguardError
+from .names import HOST_ROOT
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a module did, or in check mode would do.
+
+    :param changed: anything differs from before.
+    :param values: documented return values.
+    :param before: the state before, as text for the diff; likewise after.
+    """
+
+    changed: bool
+    values: dict[str, Any] = field(default_factory=dict)
+    before: str = ""
+    after: str = ""
+    header: str = ""
+
+
+class FailedResult(DriftguardError):
+    """A failure that also carries documented return values (what was done, what was proved) for the evidence."""
+
+    def __init__(self, error: DriftguardError, values: dict[str, Any], changed: bool = False) -> None:
+        super().__init__(error.subject, error.expected, error.found, error.remedy)
+        self.values = values
+        self.changed = changed
+
+
+FLEET_SPEC: dict[str, Any] = {
+    "fleet": {"type": "str", "required": True},
+}
+ROOT_SPEC: dict[str, Any] = {
+    "root": {"type": "path", "default": HOST_ROOT},
+}
+REDIS_SPEC: dict[str, Any] = {
+    "redis_url": {"type": "str", "required": True},
+    "redis_password": {"type": "str", "no_log": True},
+    "redis_ca_file": {"type": "path"},
+    "redis_timeout": {"type": "float", "default": 5.0},
+}
+
+
+def run_module(
+    argument_spec: dict[str, Any], action: Callable[[AnsibleModule], Result], **options: Any,
+) -> None:
+    """Run a module from arguments to exit; the only place where errors become ``fail_json``.
+
+    :param action: does the work and raises :class:`DriftguardError` on failure.
+    :param options: more of AnsibleModule's own (``required_if``, ``mutually_exclusive`` …).
+    """
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **options)
+    try:
+        result = action(module)
+    except FailedResult as error:
+        module.fail_json(changed=error.changed, **{**error.values, **error.as_result()})
+    except DriftguardError as error:
+        module.fail_json(**error.as_result())
+    except Exception as error:  # the boundary: no traceback may reach a user
+        module.fail_json(**_internal(error).as_result())
+    module.exit_json(**_exit_values(module, result))
+
+
+def _exit_values(module: AnsibleModule, result: Result) -> dict[str, Any]:
+    values: dict[str, Any] = {"changed": result.changed, **result.values}
+    if module._diff and result.before != result.after:
+        values["diff"] = {
+            "before": result.before, "after": result.after,
+            "before_header": result.header, "after_header": result.header,
+        }
+    return values
+
+
+def _internal(error: Exception) -> DriftguardError:
+    where = _innermost(error)
+    return DriftguardError(
+        "this module", "no unexpected error", f"{type(error).__name__}: {error}{where}",
+        "this is a defect: please report it with the line above and the task's arguments")
+
+
+def _innermost(error: BaseException) -> str:
+    trace = error.__traceback__
+    last: Optional[Any] = None
+    while trace is not None:
+        last, trace = trace, trace.tb_next
+    if last is None:
+        return ""
+    code = last.tb_frame.f_code
+    return f" ({code.co_filename.rsplit('/', 1)[-1]}:{last.tb_lineno} {code.co_name})"

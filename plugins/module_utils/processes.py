@@ -1,0 +1,105 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one place that starts processes: list arguments, bytes in and out, explicit environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Mapping, Optional, Sequence, Union
+
+from .errors import DriftguardError
+
+OUTPUT_TAIL_LINES = 20
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a process left behind: its arguments, exit status and output (decoded, undecodable bytes replaced)."""
+
+    arguments: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+    def tail(self) -> str:
+        """The last lines of what it said, errors first, for a failure message."""
+        said = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return "\n".join(said[-OUTPUT_TAIL_LINES:]) or "no output"
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    cwd: Optional[Path] = None,
+    environment: Optional[Mapping[str, str]] = None,
+    stdin: Union[bytes, IO[bytes]] = b"",
+    timeout: float = 600.0,
+) -> Completed:
+    """Run a process to its end.
+
+    :param arguments: program and arguments; never a shell string.
+    :param environment: variables added to the caller's own environment.
+    :param stdin: bytes fed to the process, or an open file it reads.
+    :param timeout: seconds; past it the whole process group is killed.
+    :raises DriftguardError: the program is missing, or it did not end in time.
+    """
+    feed = stdin if isinstance(stdin, bytes) else None
+    process = _start(arguments, cwd, environment, subprocess.PIPE if feed is not None else stdin)  # type: ignore[arg-type]
+    try:
+        out, err = process.communicate(feed, timeout=timeout)
+    except BaseException as failure:
+        # Interrupted or out of time: a half-done tool must not go on working behind our back.
+        _kill_group(process)
+        if isinstance(failure, subprocess.TimeoutExpired):
+            raise DriftguardError(
+                arguments[0], f"an end within {timeout:g} s", "it was still running and was killed",
+                f"run it by hand to see where it hangs: {' '.join(arguments)}",
+            ) from failure
+        raise
+    return Completed(tuple(arguments), process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def check(
+    arguments: Sequence[str],
+    *,
+    remedy: str,
+    cwd: Optional[Path] = None,
+    environment: Optional[Mapping[str, str]] = None,
+    stdin: Union[bytes, IO[bytes]] = b"",
+    timeout: float = 600.0,
+) -> Completed:
+    """Like :func:`run`, but a non-zero exit status is a :class:`DriftguardError` that carries the output's tail.
+
+    :param remedy: what the reader should do when the program fails.
+    """
+    done = run(arguments, cwd=cwd, environment=environment, stdin=stdin, timeout=timeout)
+    if done.status != 0:
+        raise DriftguardError(
+            " ".join(arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy)
+    return done
+
+
+def _start(
+    arguments: Sequence[str], cwd: Optional[Path], environment: Optional[Mapping[str, str]], stdin: Union[int, IO[bytes]],
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(arguments), cwd=cwd, env={**os.environ, "LC_ALL": "C", **(environment or {})},
+            stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    except OSError as error:
+        raise DriftguardError(
+            arguments[0], "a program that can be started", f"{error.strerror}",
+            f"install {arguments[0]} on this machine or mend its permissions") from error
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
