@@ -23,7 +23,7 @@ except ImportError as _error:
     _FAILURES = ()
 
 START_INTERVAL_ENGINE = 25  # docker/cli 25.0: --health-start-interval, moby/moby#40894
-API_TIMEOUT = 60.0
+API_TIMEOUT = 60
 STOP_MARGIN = 30.0
 
 

@@ -61,7 +61,7 @@ def run_module(
     :param action: does the work and raises :class:`DriftguardError` on failure.
     :param options: more of AnsibleModule's own (``required_if``, ``mutually_exclusive`` …).
     """
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **options)
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **options)  # type: ignore[no-untyped-call]
     try:
         result = action(module)
     except FailedResult as error:
