@@ -68,6 +68,8 @@ def run_module(
         module.fail_json(changed=error.changed, **{**error.values, **error.as_result()})
     except DriftguardError as error:
         module.fail_json(**error.as_result())
+    except KeyboardInterrupt:
+        module.fail_json(**_interrupted().as_result())
     except Exception as error:  # the boundary: no traceback may reach a user
         module.fail_json(**_internal(error).as_result())
     module.exit_json(**_exit_values(module, result))
@@ -81,6 +83,11 @@ def _exit_values(module: AnsibleModule, result: Result) -> dict[str, Any]:
             "before_header": result.header, "after_header": result.header,
         }
     return values
+
+
+def _interrupted() -> DriftguardError:
+    return DriftguardError(
+        "this task", "to run to its end", "an interrupt", "run the playbook again: it heals what was left and converges")
 
 
 def _internal(error: Exception) -> DriftguardError:

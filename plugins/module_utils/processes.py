@@ -37,6 +37,7 @@ def run(
     *,
     cwd: Optional[Path] = None,
     environment: Optional[Mapping[str, str]] = None,
+    without: tuple[str, ...] = (),
     stdin: Union[bytes, IO[bytes]] = b"",
     timeout: float = 600.0,
 ) -> Completed:
@@ -44,12 +45,15 @@ def run(
 
     :param arguments: program and arguments; never a shell string.
     :param environment: variables added to the caller's own environment.
+    :param without: prefixes of variables of the caller that the process must not see.
     :param stdin: bytes fed to the process, or an open file it reads.
     :param timeout: seconds; past it the whole process group is killed.
     :raises DriftguardError: the program is missing, or it did not end in time.
     """
     feed = stdin if isinstance(stdin, bytes) else None
-    process = _start(arguments, cwd, environment, subprocess.PIPE if feed is not None else stdin)  # type: ignore[arg-type]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(without)} if without else dict(os.environ)
+    own.update({"LC_ALL": "C", **(environment or {})})
+    process = _start(arguments, cwd, own, subprocess.PIPE if feed is not None else stdin)  # type: ignore[arg-type]
     try:
         out, err = process.communicate(feed, timeout=timeout)
     except BaseException as failure:
@@ -70,6 +74,7 @@ def check(
     remedy: str,
     cwd: Optional[Path] = None,
     environment: Optional[Mapping[str, str]] = None,
+    without: tuple[str, ...] = (),
     stdin: Union[bytes, IO[bytes]] = b"",
     timeout: float = 600.0,
 ) -> Completed:
@@ -77,7 +82,7 @@ def check(
 
     :param remedy: what the reader should do when the program fails.
     """
-    done = run(arguments, cwd=cwd, environment=environment, stdin=stdin, timeout=timeout)
+    done = run(arguments, cwd=cwd, environment=environment, without=without, stdin=stdin, timeout=timeout)
     if done.status != 0:
         raise DriftguardError(
             " ".join(arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy)
@@ -85,11 +90,11 @@ def check(
 
 
 def _start(
-    arguments: Sequence[str], cwd: Optional[Path], environment: Optional[Mapping[str, str]], stdin: Union[int, IO[bytes]],
+    arguments: Sequence[str], cwd: Optional[Path], environment: Mapping[str, str], stdin: Union[int, IO[bytes]],
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            list(arguments), cwd=cwd, env={**os.environ, "LC_ALL": "C", **(environment or {})},
+            list(arguments), cwd=cwd, env=dict(environment),
             stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     except OSError as error:
         raise DriftguardError(

@@ -1,0 +1,264 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Renders the compose file of one host for one revision: a pure function, byte-stable for equal input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional
+
+from .code_paths import code_paths, covered_code
+from .errors import DriftguardError
+from .fleet_spec import Healthcheck, Service
+from .fleet_values import size_text
+from .names import (
+    GUARD_MOUNT, LABEL_FLEET, LABEL_SERVICE, LABEL_SPEC, SECRETS_MOUNT, compose_project)
+from .release_info import VariantImage
+
+try:
+    import yaml
+
+    MISSING: Optional[str] = None
+except ImportError as _error:
+    MISSING = str(_error)
+
+UNKNOWN_IMAGE = "(known after the build)"
+REDIS_PASSWORD = "redis_password"
+START_INTERVAL = "2s"
+LOG_ROTATION = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a compose file depends on besides the services.
+
+    :param host: the inventory's name of the host.
+    :param root: directory of the fleet on the host, such as /opt/driftguard/demo.
+    :param redis_url: as the workers use it, without a password.
+    :param secret_marks: secret name → keyed digest of its content, so that a changed secret recreates its containers.
+    :param start_interval: whether the engine knows health-check start intervals.
+    :param networks: external networks that every service joins.
+    """
+
+    fleet: str
+    host: str
+    root: str
+    sha: str
+    redis_url: str
+    production: bool = True
+    networks: tuple[str, ...] = ()
+    secret_marks: Mapping[str, str] = field(default_factory=dict)
+    start_interval: bool = False
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A compose file and what the rollout needs of it, service by service."""
+
+    text: str
+    services: dict[str, dict[str, Any]]
+
+
+def render(around: Surroundings, services: Mapping[str, Service], images: Mapping[str, VariantImage]) -> Rendered:
+    """The compose file of one host.
+
+    :param services: the services placed on this host.
+    :param images: variant → image; a variant that is missing is rendered as not built yet.
+    :raises DriftguardError: a mount over an image's code, an image without a command, an unknown secret.
+    """
+    document: dict[str, Any] = {"name": compose_project(around.fleet), "services": {}}
+    desired: dict[str, dict[str, Any]] = {}
+    for name in sorted(services):
+        service, image = services[name], images.get(services[name].variant)
+        _check_against_image(around.fleet, service, image)
+        body = _service(around, service, image)
+        mark = _spec_hash(body, [around.secret_marks[secret] for secret in _secret_names(around, service)])
+        body["labels"] = {LABEL_FLEET: around.fleet, LABEL_SERVICE: name, LABEL_SPEC: mark}
+        # After the hash: another number of replicas must not recreate those that are right.
+        body["deploy"]["replicas"] = service.replicas
+        document["services"][name] = body
+        desired[name] = {
+            "variant": service.variant, "replicas": service.replicas, "image": image.image if image else None,
+            "spec": mark if image else None, "grace": service.stop_grace_period, "memory": service.memory,
+        }
+    document.update(_shared(around, services, images))
+    return Rendered(to_yaml(_escaped(document)), desired)
+
+
+def to_yaml(document: Any) -> str:
+    """A document as YAML: own order, no line folding.
+
+    :raises DriftguardError: PyYAML is missing.
+    """
+    if MISSING is not None:
+        raise DriftguardError(
+            "Python library PyYAML", "to be installed for the interpreter that runs this module", MISSING,
+            "run playbooks/bootstrap.yml, or install python3-yaml (Debian) or the PyYAML package")
+    return str(yaml.safe_dump(document, sort_keys=False, default_flow_style=False, allow_unicode=True, width=2**20))
+
+
+def _service(around: Surroundings, service: Service, image: Optional[VariantImage]) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "image": image.image if image else UNKNOWN_IMAGE,
+        "pull_policy": "never",
+        "entrypoint": _guard_command(image),
+        "command": list((image.entrypoint if image else [])) + list(service.command or (image.cmd if image else [])),
+        "environment": _environment(around, service),
+        "restart": "always",
+        "init": True,
+        "read_only": service.read_only,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "tmpfs": list(service.tmpfs),
+        "stop_grace_period": f"{service.stop_grace_period}s",
+        "logging": LOG_ROTATION,
+        "volumes": [_guard_mount(around)] + [_volume(mount) for mount in service.volumes],
+    }
+    health = _health(around, service.healthcheck, image)
+    if health:
+        body["healthcheck"] = health
+    names = _secret_names(around, service)
+    if names:
+        body["secrets"] = [{"source": _secret_key(name, image), "target": name} for name in names]
+    networks = sorted({*around.networks, *service.networks})
+    if networks:
+        body["networks"] = networks
+    body["deploy"] = {"resources": _resources(service)}
+    return body
+
+
+def _guard_command(image: Optional[VariantImage]) -> list[str]:
+    if image is None:
+        return [UNKNOWN_IMAGE]
+    if image.guard == "python":
+        # -I and -S: neither the environment nor site-packages can put another module in the guard's way.
+        return [image.guard_program, "-IS", f"{GUARD_MOUNT}/version_guard.py", "--"]
+    return [image.guard_program, f"{GUARD_MOUNT}/version_guard.sh", "--"]
+
+
+def _environment(around: Surroundings, service: Service) -> dict[str, str]:
+    mode = "production" if around.production else "development"
+    own = {
+        "BULLMQ_PREFIX": around.fleet,
+        **service.environment,
+        "EXPECTED_GIT_SHA": around.sha,
+        "NODE_ENV": mode,
+        "REDIS_URL": around.redis_url,
+        "WORKER_CONCURRENCY": str(service.concurrency),
+        "WORKER_ENV": mode,
+        "WORKER_FLEET": around.fleet,
+        "WORKER_HOST": around.host,
+        "WORKER_TYPE": service.name,
+    }
+    if REDIS_PASSWORD in around.secret_marks:
+        own["REDIS_PASSWORD_FILE"] = f"{SECRETS_MOUNT}/{REDIS_PASSWORD}"
+    return dict(sorted(own.items()))
+
+
+def _guard_mount(around: Surroundings) -> dict[str, Any]:
+    return {
+        "type": "bind", "source": f"{around.root}/guard", "target": GUARD_MOUNT, "read_only": True,
+        "bind": {"create_host_path": False},
+    }
+
+
+def _volume(mount: Any) -> dict[str, Any]:
+    body: dict[str, Any] = {"type": mount.kind, "source": mount.source, "target": mount.target, "read_only": mount.read_only}
+    if mount.kind == "bind":
+        body["bind"] = {"create_host_path": False}
+    return body
+
+
+def _health(around: Surroundings, health: Optional[Healthcheck], image: Optional[VariantImage]) -> Optional[dict[str, Any]]:
+    if health is None:
+        return {"disable": True}
+    if not health.test and not (image and image.healthcheck):
+        return None
+    body: dict[str, Any] = {"test": ["CMD", *health.test]} if health.test else {}
+    body.update(
+        interval=f"{health.interval}s", timeout=f"{health.timeout}s", retries=health.retries, start_period=f"{health.start_period}s")
+    if around.start_interval:
+        body["start_interval"] = START_INTERVAL
+    return body
+
+
+def _resources(service: Service) -> dict[str, Any]:
+    limits: dict[str, Any] = {"memory": size_text(service.memory), "pids": service.pids}
+    if service.cpus is not None:
+        limits["cpus"] = str(service.cpus)
+    reserved: dict[str, Any] = {}
+    if service.reserved_memory is not None:
+        reserved["memory"] = size_text(service.reserved_memory)
+    if service.reserved_cpus is not None:
+        reserved["cpus"] = str(service.reserved_cpus)
+    return {"limits": limits, **({"reservations": reserved} if reserved else {})}
+
+
+def _secret_names(around: Surroundings, service: Service) -> list[str]:
+    names = sorted({*service.secrets, *([REDIS_PASSWORD] if REDIS_PASSWORD in around.secret_marks else [])})
+    unknown = [name for name in names if name not in around.secret_marks]
+    if unknown:
+        raise DriftguardError(
+            f"fleet {around.fleet}, service {service.name}, key secrets", "names that worker_secrets has", ", ".join(unknown),
+            "add the secret to worker_secrets (in a vault), or drop the name")
+    return names
+
+
+def _secret_key(name: str, image: Optional[VariantImage]) -> str:
+    return f"{name}.{image.uid if image else 'unknown'}"
+
+
+def secret_path(root: str, name: str, uid: int) -> str:
+    """File of a secret on the host; one per uid, since compose can't give a mounted file another owner."""
+    return f"{root}/secrets/{uid}/{name}"
+
+
+def _shared(around: Surroundings, services: Mapping[str, Service], images: Mapping[str, VariantImage]) -> dict[str, Any]:
+    secrets: dict[str, Any] = {}
+    for service in services.values():
+        image = images.get(service.variant)
+        for name in _secret_names(around, service):
+            secrets[_secret_key(name, image)] = {"file": secret_path(around.root, name, image.uid) if image else UNKNOWN_IMAGE}
+    networks = {*around.networks, *(name for service in services.values() for name in service.networks)}
+    volumes = {mount.source for service in services.values() for mount in service.volumes if mount.kind == "volume"}
+    parts: dict[str, Any] = {
+        "secrets": dict(sorted(secrets.items())),
+        "networks": {name: {"external": True} for name in sorted(networks)},
+        "volumes": {name: {} for name in sorted(volumes)},
+    }
+    return {key: part for key, part in parts.items() if part}
+
+
+def _check_against_image(fleet: str, service: Service, image: Optional[VariantImage]) -> None:
+    if image is None:
+        return
+    subject = f"fleet {fleet}, service {service.name}"
+    command = [*image.entrypoint, *(service.command or image.cmd)]
+    if not command:
+        raise DriftguardError(f"{subject}, key command", "a command here or in the image", "neither", "set command, or give the image a CMD")
+    paths = code_paths(image.working_dir, [*command, *image.cmd])
+    for target in [mount.target for mount in service.volumes] + list(service.tmpfs):
+        covered = covered_code(target, paths)
+        if covered:
+            raise DriftguardError(
+                f"{subject}, mount {target}", f"no mount over the code in {covered}", "one that would cover it",
+                "mount data elsewhere, such as below /data: over the code it would hide which code runs")
+
+
+def _spec_hash(body: Mapping[str, Any], marks: list[str]) -> str:
+    canonical = json.dumps([body, marks], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _escaped(value: Any) -> Any:
+    """Double every dollar sign: compose would read variables of the deployer's shell into the file."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, dict):
+        return {key: _escaped(content) for key, content in value.items()}
+    if isinstance(value, list):
+        return [_escaped(element) for element in value]
+    return value

@@ -1,0 +1,213 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The revisions of a fleet on one host: directories under ``revisions/``, the link ``current``, and the history."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from .errors import DriftguardError
+from .host_files import make_directory, read_text, sync_directory, write_atomic, write_error
+from .release_info import Release
+
+COMPOSE_FILE = "compose.yml"
+RELEASE_FILE = "release.json"
+HISTORY_LIMIT = 50
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One rendered revision: its number, directory, release and what each service should be."""
+
+    number: int
+    directory: Path
+    release: Release
+    services: dict[str, dict[str, Any]]
+
+    @property
+    def compose_file(self) -> Path:
+        """The compose file of this revision."""
+        return self.directory / COMPOSE_FILE
+
+
+def release_json(release: dict[str, Any], services: dict[str, dict[str, Any]]) -> str:
+    """Content of ``release.json``."""
+    return json.dumps({"schema": 1, "release": release, "services": services}, indent=2, sort_keys=True) + "\n"
+
+
+class Revisions:
+    """Revisions of one fleet on this host.
+
+    :param root: directory of the fleet, such as /opt/driftguard/demo.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._directory = root / "revisions"
+        self._link = root / "current"
+        self._history = root / "state" / "history.json"
+
+    def current(self) -> Optional[int]:
+        """Number of the revision that was last proved on this host, None before the first."""
+        try:
+            target = os.readlink(self._link)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DriftguardError(str(self._link), "a link to a revision", str(error), "remove it and deploy again") from error
+        name = Path(target).name
+        if not _is_number(name):
+            raise DriftguardError(str(self._link), "a link to a numbered revision", target, "remove it and deploy again")
+        return int(name)
+
+    def numbers(self) -> list[int]:
+        """Numbers of all revisions kept here, ascending."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in self._directory.iterdir() if _is_number(entry.name))
+
+    def load(self, number: int) -> Revision:
+        """Read one revision.
+
+        :raises DriftguardError: it isn't kept here, or its files are damaged.
+        """
+        directory = self._directory / str(number)
+        content = read_text(directory / RELEASE_FILE)
+        if content is None:
+            raise DriftguardError(
+                f"revision {number} in {self._directory}", "to be kept on this host", f"only {self.numbers() or 'none'}",
+                "name one of those, or deploy the commit again")
+        try:
+            data = json.loads(content)
+            release, services = data["release"], dict(data["services"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DriftguardError(
+                str(directory / RELEASE_FILE), "the file as worker_compose wrote it", f"{type(error).__name__}: {error}",
+                "remove the revision's directory and deploy again") from error
+        return Revision(number, directory, Release.from_dict(release), services)
+
+    def find(self, compose: str, release: str) -> Optional[int]:
+        """The newest revision with exactly this content: a run that was cut off, or one to come back to, is not written twice."""
+        for number in reversed(self.numbers()):
+            directory = self._directory / str(number)
+            if read_text(directory / COMPOSE_FILE) == compose and read_text(directory / RELEASE_FILE) == release:
+                return number
+        return None
+
+    def compose_text(self, number: Optional[int]) -> str:
+        """The compose file of a revision as text, empty when there is none."""
+        return "" if number is None else read_text(self._directory / str(number) / COMPOSE_FILE) or ""
+
+    def next_number(self, at_least: int) -> int:
+        """A number for a new revision: at least the deployment's own, and above all that are kept."""
+        return max([at_least, *(number + 1 for number in self.numbers())])
+
+    def write(self, number: int, compose: str, release: str) -> None:
+        """Write a revision whole or not at all.
+
+        :raises DriftguardError: nothing was changed.
+        """
+        make_directory(self.root, 0o755)
+        make_directory(self._directory, 0o700)
+        self._sweep()
+        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=self._directory))
+        try:
+            write_atomic(temporary / COMPOSE_FILE, compose, 0o600)
+            write_atomic(temporary / RELEASE_FILE, release, 0o600)
+            os.rename(temporary, self._directory / str(number))
+            sync_directory(self._directory)
+        except OSError as error:
+            raise write_error(self._directory / str(number), error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what a run that was killed while writing left behind."""
+        for leftover in self._directory.glob(".new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def history(self) -> list[dict[str, Any]]:
+        """Proved revisions, oldest first: ``revision, releaseId, sha, generation``; a damaged file counts as none."""
+        try:
+            entries = json.loads(read_text(self._history) or "[]")
+        except ValueError:
+            return []
+        return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("revision"), int)] if isinstance(entries, list) else []
+
+    def settle(self, revision: Revision, generation: int) -> bool:
+        """Make a proved revision the current one; returns whether anything changed."""
+        if self.current() == revision.number:
+            return False
+        make_directory(self._history.parent, 0o700)
+        entries = self.history() + [{
+            "revision": revision.number, "releaseId": revision.release.release_id, "sha": revision.release.sha, "generation": generation}]
+        write_atomic(self._history, json.dumps(entries[-HISTORY_LIMIT:], indent=2) + "\n", 0o600)
+        self._point_to(revision.number)
+        return True
+
+    def forget_current(self) -> bool:
+        """Drop the link (a fleet without a proved revision); returns whether there was one."""
+        if self.current() is None:
+            return False
+        self._link.unlink()
+        return True
+
+    def _point_to(self, number: int) -> None:
+        temporary = self.root / f".current-{os.getpid()}"
+        try:
+            temporary.unlink(missing_ok=True)
+            os.symlink(f"revisions/{number}", temporary)
+            os.replace(temporary, self._link)
+            sync_directory(self.root)
+        except OSError as error:
+            raise write_error(self._link, error) from error
+
+    def resolve(self, wanted: str) -> int:
+        """The revision a person means.
+
+        :param wanted: ``current``, ``previous`` (the last proved one with other content), a number, or a prefix of a SHA or release id.
+        :raises DriftguardError: none, or more than one fits.
+        """
+        if wanted == "current":
+            found = self.current()
+            if found is None:
+                raise self._unresolved(wanted)
+            return found
+        if wanted == "previous":
+            return self._previous()
+        if _is_number(wanted) and int(wanted) in self.numbers():
+            return int(wanted)
+        return self._by_prefix(wanted)
+
+    def _previous(self) -> int:
+        current, kept = self.current(), set(self.numbers())
+        for entry in reversed(self.history()):
+            if entry["revision"] != current and entry["revision"] in kept:
+                return int(entry["revision"])
+        raise self._unresolved("previous")
+
+    def _by_prefix(self, wanted: str) -> int:
+        if len(wanted) >= 7:
+            proved = [
+                entry for entry in reversed(self.history())
+                if entry["revision"] in self.numbers() and (str(entry.get("sha")).startswith(wanted) or str(entry.get("releaseId")).startswith(wanted))]
+            if proved and len({entry.get("releaseId") for entry in proved}) == 1:
+                return int(proved[0]["revision"])
+        raise self._unresolved(wanted)
+
+    def _unresolved(self, wanted: str) -> DriftguardError:
+        kept = [f"{entry['revision']} ({str(entry.get('sha'))[:7]})" for entry in self.history() if entry["revision"] in self.numbers()]
+        return DriftguardError(
+            f"revision {wanted} in {self._directory}", "exactly one proved revision of that name", f"proved here: {', '.join(kept) or 'none'}",
+            "name one of those by number, or by at least 7 characters of its SHA")
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) <= 15

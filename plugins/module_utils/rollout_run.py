@@ -1,0 +1,111 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carries out a plan on one host: stop and remove what must go, let compose create what is missing."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+from . import processes
+from .engine import Engine
+from .errors import DriftguardError
+from .fleet_containers import Container
+from .names import LABEL_COMPOSE_PROJECT
+from .rollout_plan import RECREATE, REMOVE, Plan
+
+AT_ONCE = 8
+COMPOSE_TIMEOUT = 300.0
+# Variables that would make compose read other files or projects than the ones named.
+COMPOSE_VARIABLES = ("COMPOSE_",)
+
+
+def carry_out(
+    engine: Engine, plan: Plan, project: str, compose_file: Path, graces: Mapping[str, int], safe_point: Callable[[], None],
+) -> None:
+    """Bring a host from where it is to the plan's end.
+
+    Stops first, then creates. Containers to go are removed by id and only missing ones are created, so that replicas that
+    are right stay untouched, and a run that is killed at any point leaves nothing that the next plan can't see.
+
+    :param graces: service → stop grace period of the new revision in seconds; the longer of old and new one counts, since
+        what is being stopped is the old worker.
+    :raises DriftguardError: the engine or compose failed, or this deployment was superseded.
+    """
+    leaving = [step.container for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container is not None]
+    safe_point()
+    remove_containers(engine, leaving, graces, safe_point)
+    services = plan.services_to_start()
+    if services:
+        safe_point()
+        compose(
+            project, compose_file, ["up", "--detach", "--no-recreate", "--no-deps", "--pull", "never", *services],
+            "see the compose file and the engine's log on this host, then deploy again")
+
+
+def remove_containers(
+    engine: Engine, containers: Sequence[Container], graces: Mapping[str, int], safe_point: Callable[[], None],
+) -> None:
+    """Stop and remove containers side by side, each with its grace period."""
+
+    def leave(container: Container) -> None:
+        safe_point()
+        engine.stop(container.id, max(container.stop_timeout, graces.get(container.service, 0)))
+        engine.remove(container.id)
+
+    if not containers:
+        return
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(containers))) as pool:
+        for done in [pool.submit(leave, container) for container in containers]:
+            done.result()
+
+
+def compose(project: str, compose_file: Path, arguments: Sequence[str], remedy: str) -> None:
+    """Run compose on exactly one file, free of the caller's COMPOSE_* variables and of any ``.env``."""
+    processes.check(
+        [_docker(), "compose", "--ansi", "never", "--progress", "quiet", "--project-name", project,
+         "--project-directory", str(compose_file.parent), "--env-file", "/dev/null", "--file", str(compose_file), *arguments],
+        remedy=remedy, without=COMPOSE_VARIABLES, timeout=COMPOSE_TIMEOUT)
+
+
+def remove_project(engine: Engine, project: str) -> None:
+    """Remove the networks that compose made for a project."""
+    processes.check(
+        [_docker(), "compose", "--ansi", "never", "--progress", "quiet", "--project-name", project, "down"],
+        remedy=f"remove the networks of project {project} by hand: docker network ls --filter label={LABEL_COMPOSE_PROJECT}={project}",
+        cwd=Path("/"), without=COMPOSE_VARIABLES, timeout=COMPOSE_TIMEOUT)
+
+
+def _docker() -> str:
+    found = shutil.which("docker")
+    if found is None:
+        raise DriftguardError(
+            "Docker command line", "docker with the compose plugin in PATH", "no docker", "run playbooks/bootstrap.yml on this host")
+    return found
+
+
+def secret_values(root: Path) -> list[str]:
+    """Contents of the fleet's secret files on this host, for masking; what can't be read can't be shown either."""
+    found = []
+    for path in sorted((root / "secrets").glob("[0-9]*/*")):
+        try:
+            found.append(path.read_text(encoding="utf-8", errors="replace").strip())
+        except OSError:
+            continue
+    return [value for value in found if value]
+
+
+def masked(value: Any, secrets: Sequence[str]) -> Any:
+    """A copy of a result without the secrets' values, and with control characters made visible."""
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "********")
+        return "".join(letter if letter.isprintable() or letter in "\n\t" else "?" for letter in value)
+    if isinstance(value, list):
+        return [masked(element, secrets) for element in value]
+    if isinstance(value, dict):
+        return {key: masked(element, secrets) for key, element in value.items()}
+    return value

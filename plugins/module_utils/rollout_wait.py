@@ -1,0 +1,187 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Waits until the containers of a rollout are healthy and stay up; says at once when one doesn't."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Callable, Iterable, Optional
+
+from .engine import Engine
+from .errors import DriftguardError
+from .fleet_containers import RUNNING, Container, container_of
+
+POLL_SECONDS = 0.25
+PROBE_SECONDS = 1.0
+LOG_LINES = 20
+PROBES_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One container that didn't make it: why, with its exit status and the last lines it wrote."""
+
+    service: str
+    container: str
+    reason: str
+    exit_code: int
+    log: list[str]
+
+
+@dataclass
+class _Watched:
+    container: Container
+    since: float
+    ready: bool = False
+
+
+class Prober:
+    """Runs the containers' own health checks on engines that would only do so after a whole interval.
+
+    Engines before 25 have no start interval: a container with the usual 30 s interval is ``starting`` for 30 s. The same
+    command, run the same way (as the container's user, exit status 0), proves the same sooner.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._pool = ThreadPoolExecutor(max_workers=PROBES_AT_ONCE)
+        self._running: dict[str, Future[bool]] = {}
+        self._last: dict[str, float] = {}
+
+    def passed(self, container: Container, now: float) -> bool:
+        """Whether the health check of a starting container has passed; starts another try when it hasn't."""
+        future = self._running.get(container.id)
+        if future is not None and future.done():
+            if future.result():
+                return True
+            del self._running[container.id]
+        if container.id not in self._running and now - self._last.get(container.id, -PROBE_SECONDS) >= PROBE_SECONDS:
+            self._last[container.id] = now
+            self._running[container.id] = self._pool.submit(self._probe, container)
+        return False
+
+    def _probe(self, container: Container) -> bool:
+        kind, *rest = container.healthcheck
+        command = ["/bin/sh", "-c", *rest] if kind == "CMD-SHELL" else rest
+        try:
+            return self._engine.execute(container.id, command)[0] == 0
+        except DriftguardError:
+            # The container went away between two looks; the next look says so.
+            return False
+
+    def close(self) -> None:
+        """Let go of probes that still run; they end with their containers."""
+        self._pool.shutdown(wait=False)
+
+
+class Watch:
+    """Watches the instances of a rollout.
+
+    :param expected: service → number of instances.
+    :param stabilize: seconds each instance must have been up without a restart.
+    :param safe_point: called at each look; raises when this deployment must stop.
+    """
+
+    def __init__(
+        self, engine: Engine, expected: dict[str, int], list_ids: Callable[[], Iterable[str]], wait_timeout: float, stabilize: float,
+        safe_point: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._expected = expected
+        self._list_ids = list_ids
+        self._wait_timeout = wait_timeout
+        self._stabilize = stabilize
+        self._safe_point = safe_point
+        self._prober = Prober(engine)
+        self._watched: dict[str, _Watched] = {}
+
+    def wait(self) -> list[Failure]:
+        """Wait until all are healthy and stable; returns the failures, empty for none."""
+        started = time.monotonic()
+        try:
+            while True:
+                self._safe_point()
+                now = time.monotonic()
+                containers = self._look()
+                failures = self._failures(containers, now)
+                if failures:
+                    return failures
+                if self._all_stable(containers, now):
+                    return []
+                if now - started > self._wait_timeout:
+                    late = self._late(containers)
+                    if late:
+                        return late
+                time.sleep(POLL_SECONDS)  # the engine offers no way to await a health state
+        finally:
+            self._prober.close()
+
+    def _look(self) -> list[Container]:
+        found = (self._engine.container(container_id) for container_id in self._list_ids())
+        containers = [container_of(facts, None) for facts in found if facts is not None]
+        return [container for container in containers if container.service in self._expected]
+
+    def _failures(self, containers: list[Container], now: float) -> list[Failure]:
+        failures = []
+        for container in containers:
+            reason = self._observe(container, now)
+            if reason:
+                failures.append(self._failure(container, reason))
+        gone = set(self._watched) - {container.id for container in containers}
+        failures += [self._failure(self._watched[container_id].container, "was removed during the rollout") for container_id in sorted(gone)]
+        return failures
+
+    def _observe(self, container: Container, now: float) -> str:
+        watched = self._watched.get(container.id)
+        if watched is None:
+            watched = self._watched[container.id] = _Watched(container, now - uptime(container))
+        first = watched.container
+        if container.restart_count != first.restart_count or container.started_at != first.started_at:
+            return f"restarted (exit status {container.exit_code})"
+        if container.status != RUNNING:
+            return f"{container.status} with exit status {container.exit_code}{', out of memory' if container.oom_killed else ''}"
+        if container.health == "unhealthy":
+            return "its health check fails"
+        watched.ready = watched.ready or self._is_ready(container, now)
+        return ""
+
+    def _is_ready(self, container: Container, now: float) -> bool:
+        if container.health == "starting" and container.healthcheck and not self._engine.has_start_interval:
+            return self._prober.passed(container, now)
+        return container.health in ("healthy", "none")
+
+    def _all_stable(self, containers: list[Container], now: float) -> bool:
+        counts = {service: 0 for service in self._expected}
+        for container in containers:
+            watched = self._watched[container.id]
+            if not watched.ready or now - watched.since < self._stabilize:
+                return False
+            counts[container.service] += 1
+        return counts == self._expected
+
+    def _late(self, containers: list[Container]) -> list[Failure]:
+        """Who is still not healthy when the time is up; none when they are and only have to stay up."""
+        failures = [
+            self._failure(container, f"not healthy within {self._wait_timeout:g} s (still {container.health})")
+            for container in containers if not self._watched[container.id].ready]
+        for service, count in self._expected.items():
+            running = sum(container.service == service for container in containers)
+            if running != count:
+                failures.append(Failure(service, service, f"{running} of {count} instances within {self._wait_timeout:g} s", 0, []))
+        return failures
+
+    def _failure(self, container: Container, reason: str) -> Failure:
+        return Failure(container.service, container.name, reason, container.exit_code, self._engine.logs(container.id, LOG_LINES))
+
+
+def uptime(container: Container, now: Optional[datetime] = None) -> float:
+    """Seconds since the engine started a container, by this host's clock (the engine's own); 0 for none or the future."""
+    try:
+        started = datetime.strptime(container.started_at[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return 0.0
+    return max(0.0, ((now or datetime.now(timezone.utc)) - started).total_seconds())

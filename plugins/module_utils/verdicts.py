@@ -1,0 +1,158 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judges one container: whether it is what the release and the inventory want. Pure; the planner and the proof share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+from .code_paths import changed_code, code_paths, covered_code
+from .fleet_containers import RUNNING, Container
+from .names import GUARD_MOUNT
+
+OK = "OK"
+STALE = "STALE"
+MISSING = "MISSING"
+EXTRA = "EXTRA"
+DEAD = "DEAD"
+STOPPED = "STOPPED"
+CRASHING = "CRASHING"
+UNHEALTHY = "UNHEALTHY"
+STARTING = "STARTING"
+DRAINING = "DRAINING"
+FENCED = "FENCED"
+UNREGISTERED = "UNREGISTERED"
+MISMATCH = "MISMATCH"
+OVERRIDDEN = "OVERRIDDEN"
+MOUNTED = "MOUNTED"
+MODIFIED = "MODIFIED"
+RETAGGED = "RETAGGED"
+UNGUARDED = "UNGUARDED"
+UNKNOWN = "UNKNOWN"
+RECORD = "RECORD"
+
+# These may pass by themselves within a heartbeat or a registration's lifetime, so a proof may wait for them.
+PASSING = frozenset({STARTING, DRAINING, UNREGISTERED, DEAD, UNKNOWN})
+SHOWN_CHANGES = 3
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the instances of one service on one host should be.
+
+    :param image_id: the release's image of the service's variant as this host's engine names it; None when it isn't there.
+    :param memory: limit in bytes, None to leave unchecked; likewise the spec hash.
+    """
+
+    service: str
+    replicas: int
+    variant: str
+    image_id: Optional[str]
+    sha: str
+    release_id: str
+    memory: Optional[int] = None
+    spec: Optional[str] = None
+    retagged: str = ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an instance isn't right: the verdict, what was found, and what to do."""
+
+    verdict: str
+    found: str
+    remedy: str
+
+
+def container_problem(container: Container, wanted: Wanted) -> Optional[Problem]:
+    """The first reason why a container doesn't run the release's code, or None.
+
+    Looks only at what the engine says; registrations are judged elsewhere.
+    """
+    for check in (_running, _image, _environment, _guard, _mounts, _changes, _tag, _health):
+        problem = check(container, wanted)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _redeploy(container: Container) -> str:
+    return f"deploy again: ansible-playbook playbooks/deploy-workers.yml -e worker_services={container.service}"
+
+
+def _running(container: Container, wanted: Wanted) -> Optional[Problem]:
+    if container.status == "restarting":
+        return Problem(
+            CRASHING, f"restarting, last exit status {container.exit_code}{', out of memory' if container.oom_killed else ''}",
+            f"read its log: docker logs --tail 50 {container.name}")
+    if container.status != RUNNING or container.half_made:
+        return Problem(
+            STOPPED, f"{'half made' if container.half_made else container.status} (restart policy {container.restart_policy}): it may revive",
+            f"remove it: docker rm -f {container.name}; then deploy again")
+    return None
+
+
+def _image(container: Container, wanted: Wanted) -> Optional[Problem]:
+    if wanted.image_id is None:
+        return Problem(UNKNOWN, "the release's image isn't on this engine", "deploy the release again")
+    facts = container.image
+    if container.image_id != wanted.image_id:
+        sha = facts.sha[:7] if facts and facts.sha else "an unstamped image"
+        return Problem(STALE, f"runs image {_short(container.image_id)} ({sha}), not {_short(wanted.image_id)}", _redeploy(container))
+    if facts is None or facts.sha != wanted.sha or facts.release_id != wanted.release_id or facts.environment_sha != wanted.sha:
+        return Problem(STALE, f"its image is stamped {facts.sha[:7] if facts else 'unknown'}", "build the release again, then deploy")
+    return None
+
+
+def _environment(container: Container, wanted: Wanted) -> Optional[Problem]:
+    if container.environment.get("GIT_SHA") != wanted.sha:
+        return Problem(OVERRIDDEN, "GIT_SHA was set at deploy time", f"remove GIT_SHA from its environment; {_redeploy(container)}")
+    return None
+
+
+def _guard(container: Container, wanted: Wanted) -> Optional[Problem]:
+    guarded = any(word.startswith(f"{GUARD_MOUNT}/version_guard.") for word in container.entrypoint)
+    if not guarded or GUARD_MOUNT not in container.mounts:
+        return Problem(UNGUARDED, "started without the guard", _redeploy(container))
+    return None
+
+
+def _mounts(container: Container, wanted: Wanted) -> Optional[Problem]:
+    facts = container.image
+    paths = code_paths(facts.working_dir if facts else "", facts.command if facts else ())
+    for target in container.mounts:
+        covered = covered_code(target, paths)
+        if covered:
+            return Problem(
+                MOUNTED, f"a mount at {target} lies over the code in {covered}",
+                "move the mount, or drop the VOLUME line from the Dockerfile; then deploy again")
+    return None
+
+
+def _changes(container: Container, wanted: Wanted) -> Optional[Problem]:
+    facts = container.image
+    paths = code_paths(facts.working_dir if facts else "", facts.command if facts else ())
+    changed = changed_code(container.changes, paths, container.mounts)
+    if changed:
+        more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
+        return Problem(
+            MODIFIED, f"files changed since it was created: {', '.join(changed[:SHOWN_CHANGES])}{more}", _redeploy(container))
+    return None
+
+
+def _tag(container: Container, wanted: Wanted) -> Optional[Problem]:
+    if wanted.retagged:
+        return Problem(RETAGGED, wanted.retagged, "give the tag back: ansible-playbook playbooks/build-workers.yml; and find who moved it")
+    return None
+
+
+def _health(container: Container, wanted: Wanted) -> Optional[Problem]:
+    if container.health == "unhealthy":
+        return Problem(UNHEALTHY, "its health check fails", f"read its log: docker logs --tail 50 {container.name}")
+    return None
+
+
+def _short(image_id: str) -> str:
+    return image_id.partition(":")[2][:12] or image_id
