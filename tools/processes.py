@@ -1,0 +1,149 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the tools start programs: list arguments, no standard input, output to a log, nothing half alive after Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Iterator, Mapping, Optional, Sequence
+
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+
+from .paths import ROOT, VENV
+
+END_GRACE = 20.0
+OUT_OF_TIME = 124  # as timeout(1) exits
+
+
+def tool_environment() -> dict[str, str]:
+    """This process's environment with the checkout's programs first and this checkout's Ansible configuration."""
+    return {
+        **os.environ,
+        "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "VIRTUAL_ENV": str(VENV),
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def output_of(arguments: Sequence[str], timeout: float = 20.0) -> Optional[str]:
+    """Standard output of a short question to a program; None when it is missing, fails or takes too long."""
+    try:
+        done = subprocess.run(
+            list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            timeout=timeout, cwd=ROOT, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode("utf-8", "replace").strip() if done.returncode == 0 else None
+
+
+def run_visible(arguments: Sequence[str], environment: Optional[Mapping[str, str]] = None) -> int:
+    """Run a program on this terminal; its exit status."""
+    return subprocess.run(list(arguments), cwd=ROOT, env=environment or tool_environment(), check=False).returncode
+
+
+def run_logged(
+    arguments: Sequence[str],
+    log: IO[bytes],
+    *,
+    environment: Optional[Mapping[str, str]] = None,
+    timeout: float = 1800.0,
+    cwd: Path = ROOT,
+) -> int:
+    """Run a program with its output appended to a log; its exit status, 124 when it took longer than timeout seconds.
+
+    Ctrl-C and SIGTERM reach the whole process group, which gets time to clean up before it is killed.
+    """
+    log.write(f"$ {' '.join(arguments)}\n".encode())
+    log.flush()
+    with started(arguments, log, environment, cwd) as process:
+        try:
+            return process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            log.write(f"\nstopped after {timeout:g} s\n".encode())
+            return OUT_OF_TIME
+
+
+@contextmanager
+def started(
+    arguments: Sequence[str], log: IO[bytes], environment: Optional[Mapping[str, str]] = None, cwd: Path = ROOT,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running program in a process group of its own, that has ended when the block is left, whatever happened in it.
+
+    :raises DriftguardError: it can't be started.
+    """
+    try:
+        process = subprocess.Popen(
+            list(arguments), cwd=cwd, env=environment or tool_environment(), stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT, process_group=0)
+    except OSError as error:
+        raise DriftguardError(
+            arguments[0], "a program that can be started", str(error.strerror),
+            "run tools/setup, which installs what is missing") from error
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for sign, patience in ((signal.SIGINT, END_GRACE), (signal.SIGKILL, None)):
+        if process.poll() is not None:
+            return
+        _signal_group(process.pid, sign)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _signal_group(group: int, sign: signal.Signals) -> None:
+    try:
+        os.killpg(group, sign)
+    except ProcessLookupError:
+        return
+    except PermissionError:  # the group runs as root, through sudo
+        subprocess.run(["sudo", "-n", "kill", f"-{sign.value}", "--", f"-{group}"], check=False)
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM (a CI system that cancels) unwind like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def as_root(arguments: Sequence[str], keep: Sequence[str] = ()) -> list[str]:
+    """The command that runs a program as root.
+
+    :param keep: names of environment variables that sudo shall pass on.
+    :raises DriftguardError: this user is not root and can't become it.
+    """
+    if os.geteuid() == 0:
+        return list(arguments)
+    _ask_for_sudo(arguments)
+    assignments = [f"{name}={os.environ[name]}" for name in keep if name in os.environ]
+    return ["sudo", "-n", "env", *assignments, *arguments]
+
+
+def _ask_for_sudo(arguments: Sequence[str]) -> None:
+    if shutil.which("sudo") is None:
+        raise DriftguardError(
+            " ".join(arguments[:3]), "root, or a user with sudo", f"user id {os.geteuid()} and no sudo on this machine",
+            "run the same command as root, or install sudo and allow this user to use it")
+    quiet = [] if sys.stdin is not None and sys.stdin.isatty() else ["-n"]
+    if subprocess.run(["sudo", *quiet, "-v"], check=False).returncode != 0:
+        raise DriftguardError(
+            " ".join(arguments[:3]), "root, or a user with sudo",
+            "sudo refused, or wants a password and there is no terminal",
+            "run the same command as root, or in a terminal, or allow this user sudo without a password")
