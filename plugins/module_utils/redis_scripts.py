@@ -1,0 +1,75 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lua that runs inside Redis, where several keys must be read and written in one step."""
+
+from __future__ import annotations
+
+from .untrusted import MAX_DOCUMENT
+
+MAX_FIELD = 256
+
+# Each answer is one string, which Python's JSON reader in C takes apart many times faster than redis-py's parser takes
+# apart 11 replies per registration. HMGET and the cut bound what a hostile hash can cost.
+READ_REGISTRATIONS = """
+local rows = {}
+for i, key in ipairs(KEYS) do
+  local ttl = redis.call('PTTL', key)
+  if ttl == -2 then
+    rows[i] = false
+  else
+    local row = redis.pcall('HMGET', key, unpack(ARGV))
+    if row.err then
+      rows[i] = row.err
+    else
+      for j = 1, #row do if row[j] then row[j] = string.sub(row[j], 1, %d) end end
+      row[#row + 1] = ttl
+      rows[i] = row
+    end
+  end
+end
+return cjson.encode(rows)
+""" % MAX_FIELD
+
+READ_HISTORY = """
+local entries = redis.call('LRANGE', KEYS[1], 0, ARGV[1])
+for i, entry in ipairs(entries) do entries[i] = string.sub(entry, 1, %d) end
+return entries
+""" % (MAX_DOCUMENT + 1)
+
+# For all scripts that compare deployment numbers: doubles are exact up to 10^15, anything else isn't a number of ours.
+NUMBERS = """
+local function whole(value)
+  value = tostring(value)
+  if #value <= 15 and string.match(value, '^%d+$') then return tonumber(value) end
+  return 0
+end
+local function field(document, name)
+  local ok, object = pcall(cjson.decode, document or '')
+  if ok and type(object) == 'table' then return object[name] end
+end
+local function highest(counter, record)
+  local number = field(record, 'generation')
+  if type(number) == 'number' then number = string.format('%.0f', number) end
+  return math.max(whole(counter or 0), whole(number or 0))
+end
+"""
+
+# All reads come before the first write: a key of a wrong type then fails the script before it has done anything.
+PUBLISH = NUMBERS + """
+local release, counter, history, lock = unpack(KEYS)
+local generation, record, entry, token, length, channel = unpack(ARGV)
+local seen = highest(redis.call('GET', counter), redis.call('GET', release))
+redis.call('LLEN', history)
+if seen > whole(generation) then return {'overtaken', string.format('%.0f', seen)} end
+local lease = redis.call('GET', lock)
+if lease and token ~= '' and field(lease, 'token') ~= token then return {'locked', string.sub(lease, 1, 4096)} end
+redis.call('SET', release, record)
+redis.call('SET', counter, generation)
+if entry ~= '' then
+  redis.call('LPUSH', history, entry)
+  redis.call('LTRIM', history, 0, length - 1)
+end
+local heard = redis.pcall('PUBLISH', channel, record)
+return {'published', type(heard) == 'number' and tostring(heard) or '-1'}
+"""

@@ -1,0 +1,82 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet's history: which releases were settled, by which deploy, and where a rollback goes. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Iterable, Optional, Sequence
+
+from .record import ReleaseRef, parse_release
+from .untrusted import clean, json_object, whole_number
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """One release that became the fleet's.
+
+    :param generation: number of the deploy.
+    :param at: when, ISO-8601 UTC, Redis's time.
+    :param by: who ran the deploy.
+    :param revisions: pairs of host and the revision it got.
+    """
+
+    generation: int
+    release: ReleaseRef
+    at: str
+    by: str
+    revisions: tuple[tuple[str, str], ...] = ()
+
+    def as_json(self) -> str:
+        """The entry as it is stored in Redis."""
+        return json.dumps({
+            "generation": self.generation, **self.release.as_json(), "revisions": dict(self.revisions),
+            "at": self.at, "by": self.by,
+        }, sort_keys=True, separators=(",", ":"))
+
+    def as_result(self) -> dict[str, Any]:
+        """The entry as a module's return value."""
+        return {
+            "generation": self.generation, **self.release.as_result(), "revisions": dict(self.revisions),
+            "at": self.at, "by": self.by,
+        }
+
+
+def parse_history(texts: Iterable[str]) -> tuple[list[HistoryEntry], int]:
+    """Entries, in the order given, and how many others weren't entries."""
+    entries = [_history_entry(json_object(text)) for text in texts]
+    good = [entry for entry in entries if entry is not None]
+    return good, len(entries) - len(good)
+
+
+def previous_release(history: Sequence[HistoryEntry], current: Optional[ReleaseRef]) -> Optional[HistoryEntry]:
+    """Where a rollback from the current release goes.
+
+    History is read as deploys and their undoing: going back to B over C takes C out, so that
+    the next rollback from B goes to what was before B and not to C again.
+
+    :param history: newest first.
+    """
+    stack: list[HistoryEntry] = []
+    for entry in reversed(history):
+        known = [place for place, other in enumerate(stack) if other.release == entry.release]
+        stack = [*(stack[:known[0]] if known else stack), entry]
+    below = [place for place, entry in enumerate(stack) if entry.release == current]
+    if below:
+        return stack[below[0] - 1] if below[0] > 0 else None
+    return stack[-1] if stack else None
+
+
+def _history_entry(document: Optional[dict[str, Any]]) -> Optional[HistoryEntry]:
+    if document is None:
+        return None
+    release, generation = parse_release(document), whole_number(document.get("generation"), least=1)
+    if release is None or generation is None:
+        return None
+    revisions = document.get("revisions")
+    pairs = revisions.items() if isinstance(revisions, dict) else ()
+    return HistoryEntry(
+        generation, release, clean(str(document.get("at", ""))), clean(str(document.get("by", ""))),
+        tuple((clean(str(host)), clean(str(revision))) for host, revision in pairs))

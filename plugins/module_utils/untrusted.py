@@ -1,0 +1,64 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading what others wrote (Redis, files a person may have edited) without trusting a byte of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Optional
+
+from .errors import DriftguardError
+from .names import FLEET_PATTERN
+
+MAX_DOCUMENT = 65536
+MAX_SHOWN = 200
+MAX_NUMBER = 10 ** 15  # exact in JSON readers that know doubles only (Lua in Redis, JavaScript)
+
+
+def clean(text: str, limit: int = MAX_SHOWN) -> str:
+    """The text as it may be shown to a person: one line, no control characters, at most ``limit`` characters."""
+    short = text[:limit]
+    if not short.isprintable():
+        short = "".join(sign if sign.isprintable() else "\ufffd" for sign in short)
+    return short if len(text) <= limit else f"{short}…"
+
+
+def decode(value: bytes) -> str:
+    """Bytes as text; what isn't UTF-8 is replaced."""
+    return value.decode("utf-8", "replace")
+
+
+def json_object(text: str) -> Optional[dict[str, Any]]:
+    """A JSON object of at most 64 KiB; None for anything else, however malformed."""
+    if len(text) > MAX_DOCUMENT:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def whole_number(value: Any, least: int = 0) -> Optional[int]:
+    """The value when it is an integer from ``least`` to 10^15 (and no bool), else None."""
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_NUMBER:
+        return value
+    return None
+
+
+def digits(text: str) -> Optional[int]:
+    """A number written in at most 15 ASCII digits, else None."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
+
+
+def check_fleet(fleet: str) -> str:
+    """The fleet's name, once it is known to be safe in a key and in a path.
+
+    :raises DriftguardError: it isn't a fleet name.
+    """
+    if FLEET_PATTERN.match(fleet):
+        return fleet
+    raise DriftguardError(
+        "option fleet", "2 to 32 lower-case letters, digits and dashes, a letter first, no dash last",
+        repr(clean(fleet)), "give the fleet's name as the inventory has it")
