@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Mapping, Optional, Sequence, Union
@@ -15,6 +16,8 @@ from typing import IO, Mapping, Optional, Sequence, Union
 from .errors import DriftguardError
 
 OUTPUT_TAIL_LINES = 20
+
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def run(
     own = {name: value for name, value in os.environ.items() if not name.startswith(without)} if without else dict(os.environ)
     own.update({"LC_ALL": "C", **(environment or {})})
     process = _start(arguments, cwd, own, subprocess.PIPE if feed is not None else stdin)  # type: ignore[arg-type]
+    _running.add(process)
     try:
         out, err = process.communicate(feed, timeout=timeout)
     except BaseException as failure:
@@ -65,6 +69,8 @@ def run(
                 f"run it by hand to see where it hangs: {' '.join(arguments)}",
             ) from failure
         raise
+    finally:
+        _running.discard(process)
     return Completed(tuple(arguments), process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
@@ -87,6 +93,16 @@ def check(
         raise DriftguardError(
             " ".join(arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy)
     return done
+
+
+def stop_all() -> None:
+    """Kill every process that :func:`run` still waits for, with its group; whoever waits gets the exit status.
+
+    For a program that is told to stop while its threads wait for processes.
+    """
+    for process in tuple(_running):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _start(
