@@ -124,7 +124,7 @@ class Release:
 
 
 def compose_reference(image_id: str, repository: str, digest: Optional[str]) -> str:
-    """How a compose file names an image: ``repository@digest`` once pushed, else by its id, on the engine that has it."""
+    """How a compose file names an image: ``repository@digest`` once pushed, else its id on the engine that has it."""
     return f"{repository}@{digest}" if digest else image_id
 
 
