@@ -45,6 +45,11 @@ FLEET_SPEC: dict[str, Any] = {
 ROOT_SPEC: dict[str, Any] = {
     "root": {"type": "path", "default": HOST_ROOT},
 }
+SPEC_SPEC: dict[str, Any] = {
+    "services": {"type": "dict", "required": True},
+    "defaults": {"type": "dict", "default": {}},
+    "placement": {"type": "list", "elements": "str"},
+}
 REDIS_SPEC: dict[str, Any] = {
     "redis_url": {"type": "str", "required": True},
     "redis_password": {"type": "str", "no_log": True},

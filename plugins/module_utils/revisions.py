@@ -172,7 +172,7 @@ class Revisions:
     def resolve(self, wanted: str) -> int:
         """The revision a person means.
 
-        :param wanted: ``current``, ``previous`` (the last proved one with other content), a number, or a prefix of a SHA or release id.
+        :param wanted: ``current``, ``previous`` (what was proved before the current one), a number, or a prefix of a SHA or release id.
         :raises DriftguardError: none, or more than one fits.
         """
         if wanted == "current":
@@ -187,11 +187,16 @@ class Revisions:
         return self._by_prefix(wanted)
 
     def _previous(self) -> int:
+        """What was before the current one; going back to B over C takes C out, as in release_history.previous_release."""
         current, kept = self.current(), set(self.numbers())
-        for entry in reversed(self.history()):
-            if entry["revision"] != current and entry["revision"] in kept:
-                return int(entry["revision"])
-        raise self._unresolved("previous")
+        stack: list[int] = []
+        for number in (int(entry["revision"]) for entry in self.history()):
+            stack = [*(stack[: stack.index(number)] if number in stack else stack), number]
+        below = stack[: stack.index(current)] if current in stack else stack
+        usable = [number for number in below if number in kept]
+        if not usable:
+            raise self._unresolved("previous")
+        return usable[-1]
 
     def _by_prefix(self, wanted: str) -> int:
         if len(wanted) >= 7:

@@ -95,9 +95,11 @@ def _running(container: Container, wanted: Wanted) -> Optional[Problem]:
 
 
 def _image(container: Container, wanted: Wanted) -> Optional[Problem]:
-    if wanted.image_id is None:
-        return Problem(UNKNOWN, "the release's image isn't on this engine", "deploy the release again")
     facts = container.image
+    if wanted.image_id is None:
+        if facts is None or facts.sha != wanted.sha:
+            return Problem(STALE, f"its image is stamped {facts.sha[:7] if facts and facts.sha else 'nothing'}, not {wanted.sha[:7]}", _redeploy(container))
+        return Problem(UNKNOWN, "the release's image isn't on this engine", "deploy the release again")
     if container.image_id != wanted.image_id:
         sha = facts.sha[:7] if facts and facts.sha else "an unstamped image"
         return Problem(STALE, f"runs image {_short(container.image_id)} ({sha}), not {_short(wanted.image_id)}", _redeploy(container))

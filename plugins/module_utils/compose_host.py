@@ -1,0 +1,102 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What worker_compose does: one host's compose file, rendered and written as a revision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+from .compose_render import Rendered, Surroundings, render
+from .engine import Engine
+from .errors import DriftguardError
+from .fleet_spec import Service, placed, read_services
+from .host_secrets import HostSecrets, read_secrets
+from .module_base import Result
+from .redis_url import passwords_in
+from .release_info import Release, VariantImage
+from .revisions import Revisions, release_json
+
+
+def write_compose(options: Mapping[str, Any], check_mode: bool) -> Result:
+    """Render and, out of check mode, write the revision.
+
+    :param options: the module's options.
+    :raises DriftguardError: a bad spec, a missing variant, no engine; nothing was written.
+    """
+    fleet, root = options["fleet"], Path(options["root"]) / options["fleet"]
+    services = placed(fleet, read_services(fleet, options["services"], options["defaults"]), options["placement"])
+    _refuse_password(fleet, options["redis_url"])
+    release = _release(fleet, options["release"], check_mode)
+    images = _images(fleet, services, release)
+    secrets, store = read_secrets(fleet, options["secrets"], options["redis_password"]), HostSecrets(root)
+    start_interval = Engine.connect().has_start_interval
+    around = Surroundings(
+        fleet=fleet, host=options["host"], root=str(root), sha=str(options["release"]["sha"]), redis_url=options["redis_url"],
+        production=options["production"], networks=tuple(options["networks"]), start_interval=start_interval,
+        secret_marks=store.marks(secrets, write=False))
+    # A first pass without writing anything: bad input must not even leave a key behind.
+    render(around, services, images)
+    if not check_mode:
+        around = replace(around, secret_marks=store.marks(secrets, write=True))
+    rendered = render(around, services, images)
+    stale = store.stale(secrets, [(image.uid, image.gid) for image in images.values()])
+    return _write(options, Revisions(root), rendered, release, (store, secrets, stale), check_mode)
+
+
+def _write(
+    options: Mapping[str, Any], revisions: Revisions, rendered: Rendered, release: Optional[Release], secrets: Any, check_mode: bool,
+) -> Result:
+    store, values, stale = secrets
+    content = release_json(release.to_dict() if release else dict(options["release"]), rendered.services)
+    current = revisions.current()
+    number = revisions.find(rendered.text, content) if release else None
+    is_new = number is None
+    number = revisions.next_number(options["generation"]) if number is None else number
+    if not check_mode:
+        store.write(values, stale)
+        if is_new:
+            revisions.write(number, rendered.text, content)
+    changed_secrets = sorted({name for name, _uid, _gid in stale})
+    return Result(
+        changed=is_new or bool(stale),
+        values={
+            "revision": number, "directory": str(revisions.root / "revisions" / str(number)), "previous": current,
+            "desired": {"release": release.to_dict() if release else dict(options["release"]), "services": rendered.services},
+            "changed_secrets": changed_secrets,
+        },
+        before=revisions.compose_text(current),
+        after=rendered.text + "".join(f"# secret {name}: written\n" for name in changed_secrets),
+        header=f"compose.yml of fleet {options['fleet']} on {options['host']}")
+
+
+def _release(fleet: str, raw: Mapping[str, Any], check_mode: bool) -> Optional[Release]:
+    """The release, or None for one that is only predicted: its images are known after the build."""
+    if check_mode and not raw.get("variants"):
+        return None
+    release = Release.from_dict(raw)
+    if release.fleet != fleet:
+        raise DriftguardError(f"release {release.release_id}", f"a release of fleet {fleet}", f"one of fleet {release.fleet}", "hand over this fleet's release")
+    return release
+
+
+def _refuse_password(fleet: str, url: str) -> None:
+    if passwords_in(url):
+        raise DriftguardError(
+            f"fleet {fleet}, worker_redis_url", "a URL without a password, since it becomes an environment variable", "one with a password",
+            "move the password to worker_redis_password (in a vault): the workers get it as a file")
+
+
+def _images(fleet: str, services: Mapping[str, Service], release: Optional[Release]) -> dict[str, VariantImage]:
+    if release is None:
+        return {}
+    for service in services.values():
+        if service.variant not in release.variants:
+            raise DriftguardError(
+                f"fleet {fleet}, service {service.name}, key variant", f"a variant of the release ({', '.join(sorted(release.variants))})",
+                service.variant, "mend the variant, or add it to worker_image_variants")
+    used = {service.variant for service in services.values()}
+    return {name: image for name, image in release.variants.items() if name in used}
+

@@ -1,0 +1,211 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What worker_rollout does: brings one host to a revision, or takes the fleet off it.
+
+A host is always in one of these states, and every one of them is a fine place for the next run to start from:
+
+=============================  ==================================  ===========================================
+killed while                   leaves                              the next plan says
+=============================  ==================================  ===========================================
+planning                       nothing                             the same plan
+stopping and removing          some old ones stopped or gone       recreate the stopped, create the missing
+compose creates                created, half-named or missing      recreate what doesn't run, create the rest
+waiting                        all new, maybe crashing             keep the right ones, recreate the crashing
+settling                       link moved without history, or not  the same revision again
+=============================  ==================================  ===========================================
+
+``current`` moves only when the whole fleet is proved, so it names what a rollback goes back to.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+
+from .engine import Engine
+from .errors import DriftguardError
+from .fleet_containers import Container, fleet_containers
+from .host_record import HostFence, HostLock
+from .module_base import FailedResult, Result
+from .names import LABEL_COMPOSE_PROJECT, compose_project, repository_of
+from .release_info import Release
+from .revisions import Revision, Revisions
+from .rollout_plan import Plan, Step, plan_rollout
+from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
+from .rollout_wait import Failure, Watch
+from .verdicts import Wanted
+
+Times = dict[str, float]
+
+
+class Rollout:
+    """One host's rollout.
+
+    :param options: the module's options.
+    """
+
+    def __init__(self, engine: Engine, options: Mapping[str, Any], check_mode: bool) -> None:
+        self._engine = engine
+        self._options = options
+        self._check_mode = check_mode
+        self._fleet: str = options["fleet"]
+        self._project = compose_project(self._fleet)
+        self._root = Path(options["root"]) / self._fleet
+        self._revisions = Revisions(self._root)
+        self._times: Times = {}
+
+    def run(self) -> Result:
+        """Do what ``state`` asks.
+
+        :raises DriftguardError: what failed, on which container, with its log.
+        """
+        action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
+        if self._check_mode:
+            return action(lambda: None)
+        fence = HostFence(self._root)
+        fence.enter(self._options["generation"])
+        with HostLock(self._root, self._options["lock_wait"]):
+            return action(lambda: fence.check(self._options["generation"]))
+
+    def _present(self, safe_point: Callable[[], None]) -> Result:
+        number, release, services, compose_file = self._target()
+        wanted = self._wanted(release, services)
+        plan = plan_rollout(self._project, wanted, self._containers(release), self._options["services"], self._options["prune"])
+        self._refuse_extras(plan)
+        self._refuse_others(plan)
+        values = self._values(number, release, plan)
+        if not self._check_mode:
+            with self._reporting(values, bool(plan.changes)):
+                graces = {name: int(service["grace"]) for name, service in services.items()}
+                self._timed("recreate", lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point))
+                self._timed("stabilize", lambda: self._stand(wanted, safe_point))
+        return self._result(plan, values)
+
+    def _absent(self, safe_point: Callable[[], None]) -> Result:
+        steps = tuple(Step("remove", c.service, "asked for", c) for c in self._containers(None) if c.project == self._project)
+        plan = Plan(steps)
+        values = self._values(None, None, plan)
+        if not self._check_mode and steps:
+            with self._reporting(values, True):
+                self._timed("recreate", lambda: remove_containers(self._engine, [s.container for s in steps if s.container], {}, safe_point))
+                remove_project(self._engine, self._project)
+        return self._result(plan, values)
+
+    def _settled(self, safe_point: Callable[[], None]) -> Result:
+        number, release, _services, _file = self._target()
+        changed = self._revisions.current() != number
+        if changed and not self._check_mode:
+            safe_point()
+            self._revisions.settle(self._revisions.load(number), self._options["generation"])
+        values = {"revision": number, "release": _named(release)}
+        return Result(changed, values, f"current: {self._revisions.current()}\n" if changed and self._check_mode else "", f"current: {number}\n")
+
+    def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
+        """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
+        number = self._revisions.resolve(self._options["revision"]) if not self._is_predicted() else int(self._options["revision"])
+        if self._is_predicted():
+            desired = self._options["desired"]
+            release = Release.from_dict(desired["release"]) if desired["release"].get("variants") else None
+            return number, release, desired["services"], self._root
+        revision: Revision = self._revisions.load(number)
+        return number, revision.release, revision.services, revision.compose_file
+
+    def _is_predicted(self) -> bool:
+        return bool(self._check_mode and self._options["desired"])
+
+    def _wanted(self, release: Optional[Release], services: Mapping[str, Mapping[str, Any]]) -> dict[str, Wanted]:
+        ids = {}
+        for variant in {str(service["variant"]) for service in services.values()}:
+            image = release.variants.get(variant) if release else None
+            facts = self._engine.image(image.image) if image else None
+            if release and facts is None and not self._check_mode:
+                raise DriftguardError(
+                    f"fleet {self._fleet}, variant {variant} of release {release.release_id}", "its image on this host's engine",
+                    "no such image", "deploy with the build, or pull it from the registry")
+            ids[variant] = str(facts["Id"]) if facts else None
+        return {
+            name: Wanted(
+                name, int(service["replicas"]), str(service["variant"]), ids[str(service["variant"])], release.sha if release else "",
+                release.release_id if release else "", memory=int(service["memory"]), spec=service["spec"])
+            for name, service in services.items()}
+
+    def _containers(self, release: Optional[Release]) -> list[Container]:
+        own = {repository_of(f"{self._fleet}-worker", "base")}
+        return fleet_containers(self._engine, self._fleet, own | {image.repository for image in release.variants.values()} if release else own)
+
+    def _refuse_extras(self, plan: Plan) -> None:
+        if plan.extras:
+            named = ", ".join(f"{step.name} ({step.reason})" for step in plan.extras)
+            raise FailedResult(DriftguardError(
+                f"fleet {self._fleet} on {self._options['host']}", "no container of the fleet beyond those that the inventory places here", named,
+                "remove them (docker rm -f NAME), or deploy with -e worker_prune=true; nothing was touched"),
+                {"steps": [step.to_dict() for step in plan.steps], "extras": [step.to_dict() for step in plan.extras]})
+
+    def _refuse_others(self, plan: Plan) -> None:
+        """With some services named, nothing else may be due: the revision would say of the others what isn't so."""
+        asked = set(self._options["services"])
+        unknown = asked - {step.service for step in plan.steps}
+        others = [step for step in plan.changes if step.service not in asked]
+        if asked and unknown:
+            raise DriftguardError(
+                f"fleet {self._fleet}, worker_services", "services that are placed on this host", ", ".join(sorted(unknown)), "mend the names")
+        if asked and others:
+            raise DriftguardError(
+                f"fleet {self._fleet} on {self._options['host']}, worker_services", "nothing to do for services that weren't named",
+                ", ".join(f"{step.name}: {step.action} ({step.reason})" for step in others), "name those too, or deploy the whole fleet")
+
+    def _stand(self, wanted: Mapping[str, Wanted], safe_point: Callable[[], None]) -> None:
+        watch = Watch(
+            self._engine, {name: service.replicas for name, service in wanted.items()},
+            lambda: self._engine.container_ids([f"{LABEL_COMPOSE_PROJECT}={self._project}"]),
+            self._options["wait_timeout"], self._options["stabilize"], safe_point)
+        failures = watch.wait()
+        if failures:
+            raise FailedResult(self._failure(failures), {"failures": [asdict(failure) for failure in failures]})
+
+    def _failure(self, failures: Sequence[Failure]) -> DriftguardError:
+        first = failures[0]
+        said = f"; it said: {' | '.join(first.log[-5:])}" if first.log else ""
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        return DriftguardError(
+            f"service {first.service} on {self._options['host']}, container {first.container}",
+            f"healthy and without a restart for {self._options['stabilize']:g} s", f"{first.reason}{more}{said}",
+            "mend the worker; the log lines are in 'failures' and in the run's evidence")
+
+    @contextmanager
+    def _reporting(self, values: dict[str, Any], changed: bool) -> Iterator[None]:
+        """Give a failure what was planned and done so far, without secrets that a log line may hold."""
+        try:
+            yield
+        except DriftguardError as error:
+            secrets = secret_values(self._root)
+            parts = (masked(part, secrets) for part in (error.subject, error.expected, error.found, error.remedy))
+            own = error.values if isinstance(error, FailedResult) else {}
+            raise FailedResult(DriftguardError(*parts), masked({**values, "durations": self._times, **own}, secrets), changed) from error
+
+    def _timed(self, name: str, work: Callable[[], None]) -> None:
+        started = time.monotonic()
+        try:
+            work()
+        finally:
+            self._times[name] = round(time.monotonic() - started, 3)
+
+    def _values(self, number: Optional[int], release: Optional[Release], plan: Plan) -> dict[str, Any]:
+        return {
+            "revision": number, "previous": self._revisions.current(), "release": _named(release),
+            "steps": [step.to_dict() for step in plan.steps], "extras": [step.to_dict() for step in plan.extras],
+            "moved": bool(plan.changes), "durations": self._times,
+        }
+
+    def _result(self, plan: Plan, values: dict[str, Any]) -> Result:
+        return Result(
+            changed=bool(plan.changes), values=values, before="" if not plan.changes else "".join(f"{step.name}\n" for step in plan.changes if step.container),
+            after=plan.text(), header=f"containers of fleet {self._fleet} on {self._options['host']}")
+
+
+def _named(release: Optional[Release]) -> Optional[dict[str, str]]:
+    return {"release_id": release.release_id, "sha": release.sha} if release else None

@@ -1,0 +1,207 @@
+#!/usr/bin/python
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings one host to a rendered revision."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker_rollout
+short_description: Brings one host to a revision of its fleet
+version_added: 0.1.0
+description:
+  - Compares all containers of the fleet on this host, running or not, with the revision and recreates exactly those that differ.
+  - A container differs when its image, its configuration, its mounts or its files are not the revision's, or when it does not run.
+  - Workers get their grace period, the longer of the old one and the new one.
+  - Waits until every instance is healthy and has been up for the stabilisation window without a restart. A failure names the
+    container with its exit status and its last log lines.
+  - Heals what an interrupted run left, such as half-made containers.
+  - A module with a lower deployment number than one that was here before refuses, also in the middle of its work.
+extends_documentation_fragment:
+  - driftguard.workers.attributes
+  - driftguard.workers.fleet
+  - driftguard.workers.fleet.root
+options:
+  host:
+    description:
+      - Name of this host in the inventory, for messages.
+    type: str
+    required: true
+  state:
+    description:
+      - With V(present), the host runs the revision.
+      - With V(settled), the revision is the host's proved one, which C(current) names and a rollback goes back to. Containers are not touched.
+      - With V(absent), no container of the fleet's project is left.
+    type: str
+    choices: [present, settled, absent]
+    default: present
+  revision:
+    description:
+      - Number of a revision on this host, V(current), V(previous), or at least seven characters of a proved SHA or release id.
+    type: str
+    default: current
+  desired:
+    description:
+      - What M(driftguard.workers.worker_compose) returned as RV(driftguard.workers.worker_compose#module:desired). Only check mode reads it, where the revision is not written.
+    type: dict
+  services:
+    description:
+      - Services to recreate although nothing differs. With some named, anything due for the others is an error.
+    type: list
+    elements: str
+    default: []
+  prune:
+    description:
+      - Remove containers of the fleet that the inventory does not ask for. They are an error otherwise.
+    type: bool
+    default: false
+  generation:
+    description:
+      - Number of this deployment, as M(driftguard.workers.worker_lock) returns it.
+    type: int
+    required: true
+  wait_timeout:
+    description:
+      - Seconds for every instance to become healthy.
+    type: float
+    default: 120.0
+  stabilize:
+    description:
+      - Seconds that every instance must have been up without a restart. The default sees a worker that crashes 15 seconds after its start.
+    type: float
+    default: 20.0
+  lock_wait:
+    description:
+      - Seconds to wait for another module of the collection that still works on this host.
+    type: float
+    default: 60.0
+requirements:
+  - docker (Python library)
+  - Docker Compose v2
+author:
+  - driftguard.workers contributors
+"""
+
+EXAMPLES = r"""
+- name: Bring this host to the rendered revision
+  driftguard.workers.worker_rollout:
+    fleet: demo
+    host: "{{ inventory_hostname }}"
+    revision: "{{ compose.revision }}"
+    desired: "{{ compose.desired }}"
+    generation: "{{ lease.generation }}"
+
+- name: Recreate the extractors, although nothing differs
+  driftguard.workers.worker_rollout:
+    fleet: demo
+    host: "{{ inventory_hostname }}"
+    services: [extractor]
+    generation: "{{ lease.generation }}"
+
+- name: Go back to what was proved before
+  driftguard.workers.worker_rollout:
+    fleet: demo
+    host: "{{ inventory_hostname }}"
+    revision: previous
+    generation: "{{ lease.generation }}"
+"""
+
+RETURN = r"""
+revision:
+  description: Number of the revision the host was brought to.
+  returned: success
+  type: int
+previous:
+  description: Number of the revision that was last proved on this host, null before the first.
+  returned: success
+  type: int
+release:
+  description: The revision's release, C(release_id) and C(sha).
+  returned: success
+  type: dict
+steps:
+  description: What happened to each instance, in check mode what would happen.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: One of V(keep), V(create), V(recreate) and V(remove).
+      type: str
+    service:
+      description: Name of the service.
+      type: str
+    container:
+      description: Name of the container before the step, empty for one to create.
+      type: str
+    id:
+      description: First twelve digits of its id.
+      type: str
+    reason:
+      description: Why.
+      type: str
+extras:
+  description: Containers of the fleet that the inventory does not ask for, in the same form.
+  returned: always
+  type: list
+  elements: dict
+moved:
+  description: Whether any container was touched.
+  returned: success
+  type: bool
+failures:
+  description: Instances that did not become healthy or did not stay up.
+  returned: failure
+  type: list
+  elements: dict
+  contains:
+    service:
+      description: Name of the service.
+      type: str
+    container:
+      description: Name of the container.
+      type: str
+    reason:
+      description: What went wrong.
+      type: str
+    exit_code:
+      description: Last exit status.
+      type: int
+    log:
+      description: The last lines it wrote, secrets masked.
+      type: list
+      elements: str
+durations:
+  description: Seconds per phase.
+  returned: always
+  type: dict
+"""
+
+from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, ROOT_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout import Rollout
+
+ARGUMENTS = {
+    **FLEET_SPEC,
+    **ROOT_SPEC,
+    "host": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["present", "settled", "absent"], "default": "present"},
+    "revision": {"type": "str", "default": "current"},
+    "desired": {"type": "dict"},
+    "services": {"type": "list", "elements": "str", "default": []},
+    "prune": {"type": "bool", "default": False},
+    "generation": {"type": "int", "required": True},
+    "wait_timeout": {"type": "float", "default": 120.0},
+    "stabilize": {"type": "float", "default": 20.0},
+    "lock_wait": {"type": "float", "default": 60.0},
+}
+
+
+def main() -> None:
+    """Entry point of the module."""
+    run_module(ARGUMENTS, lambda module: Rollout(Engine.connect(), module.params, module.check_mode).run())
+
+
+if __name__ == "__main__":
+    main()
