@@ -1,0 +1,85 @@
+# Copyright: driftguard.workers contributors
+# SPDX-License-Identifier: MIT
+"""Who this worker is: everything in its registration that doesn't change while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from .container_id import own_container_id
+from .names import IMAGE_FILE, UNKNOWN, member
+from .settings import Settings
+
+__all__ = ["Identity", "instance_name", "release_of"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One instance of a service of a fleet.
+
+    ``container_id`` is empty outside a container; ``git_sha``, ``build_date`` and ``release_id`` are ``unknown``
+    where the image doesn't say.
+    """
+
+    fleet: str
+    service: str
+    instance: str
+    container_id: str
+    host: str
+    pid: int
+    git_sha: str
+    build_date: str
+    release_id: str
+
+    @property
+    def worker_id(self) -> str:
+        """``<service>:<instance>``."""
+        return member(self.service, self.instance)
+
+    @classmethod
+    def of_this_process(cls, settings: Settings, image_file: Path = Path(IMAGE_FILE)) -> Identity:
+        """Read it from the settings, the image and the kernel."""
+        container_id = own_container_id() or ""
+        hostname = socket.gethostname()
+        return cls(
+            fleet=settings.worker_fleet,
+            service=settings.worker_type,
+            instance=instance_name(container_id, hostname, os.getpid()),
+            container_id=container_id,
+            host=settings.worker_host or hostname,
+            pid=os.getpid(),
+            git_sha=settings.git_sha,
+            build_date=settings.build_date,
+            release_id=release_of(image_file),
+        )
+
+
+def instance_name(container_id: str, hostname: str, pid: int) -> str:
+    """Name of an instance within its service.
+
+    :param container_id: 64 hex digits, or empty outside a container.
+    :returns: the first 12 digits of the container id, as ``docker ps`` shows them; else ``<hostname>-<pid>``, without
+        the characters that separate the parts of a key.
+    """
+    if container_id:
+        return container_id[:12]
+    return f"{re.sub(r'[^A-Za-z0-9.-]', '-', hostname)}-{pid}"
+
+
+def release_of(image_file: Path) -> str:
+    """Release id that is baked into the image.
+
+    :param image_file: ``image.json``, written when the image was built.
+    :returns: the release id; ``unknown`` without a readable file. Whether that is acceptable is the guard's decision,
+        and it has been made before this is read.
+    """
+    try:
+        release = json.loads(image_file.read_text(encoding="utf-8"))["release"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return UNKNOWN
+    return release if isinstance(release, str) and release else UNKNOWN

@@ -1,0 +1,69 @@
+# Copyright: driftguard.workers contributors
+# SPDX-License-Identifier: MIT
+"""Names and numbers that the deployer and every worker agree on.
+
+The other sides read them from the guard contract (``files/guard/contract.json``); tests hold the two equal.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FIELDS",
+    "FLEET_PATTERN",
+    "GUARD_DIRECTORY",
+    "HEALTH_PORT",
+    "HEARTBEAT_SECONDS",
+    "IMAGE_FILE",
+    "INDEX_RETENTION_SECONDS",
+    "LEGACY_FIELDS",
+    "LEGACY_TTL_SECONDS",
+    "REGISTRATION_TTL_SECONDS",
+    "SERVICE_PATTERN",
+    "UNKNOWN",
+    "index_key",
+    "legacy_key",
+    "member",
+    "version_key",
+]
+
+FLEET_PATTERN = r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$"
+SERVICE_PATTERN = r"^[a-z](?:[a-z0-9-]{0,39}[a-z0-9])?$"
+
+GUARD_DIRECTORY = "/opt/driftguard/guard"
+IMAGE_FILE = "/etc/driftguard/image.json"
+HEALTH_PORT = 8081
+
+# The key's TTL is liveness: three beats may be lost before a worker counts as gone. No option, since the
+# deployer's verdicts rely on the same number.
+HEARTBEAT_SECONDS = 5
+REGISTRATION_TTL_SECONDS = 3 * HEARTBEAT_SECONDS
+
+# From the worker deployment runbook: the record per worker type lives for a day after a start.
+LEGACY_TTL_SECONDS = 86_400
+# Members of the index that nobody has refreshed for this long belong to containers that were killed.
+INDEX_RETENTION_SECONDS = 86_400
+
+LEGACY_FIELDS = ("gitSha", "buildDate", "startedAt", "pid")
+FIELDS = (*LEGACY_FIELDS, "host", "service", "containerId", "releaseId", "state", "heartbeatAt")
+
+UNKNOWN = "unknown"
+
+
+def version_key(fleet: str, service: str, instance: str) -> str:
+    """Hash with the registration of one instance."""
+    return f"{fleet}:worker:{service}:{instance}:version"
+
+
+def legacy_key(fleet: str, service: str) -> str:
+    """Hash per worker type, written at each start for readers that know only that one; nothing here reads it."""
+    return f"{fleet}:worker:{service}:version"
+
+
+def index_key(fleet: str) -> str:
+    """Sorted set of the instances, scored with the time of their last heartbeat."""
+    return f"{fleet}:workers"
+
+
+def member(service: str, instance: str) -> str:
+    """Name of one instance in the index; also its worker id in logs and answers."""
+    return f"{service}:{instance}"

@@ -1,0 +1,93 @@
+# Copyright: driftguard.workers contributors
+# SPDX-License-Identifier: MIT
+"""The worker as a process: reads the settings, runs, and turns every failure into an exit status."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from . import logs, redis_options
+from . import settings as environment
+from .errors import ExitStatus, WorkerError
+from .identity import Identity
+from .redis_options import RedisOptions
+from .runtime import Runtime
+from .server import listen
+from .settings import Settings, SettingsError
+
+__all__ = ["run"]
+
+
+class _Setup(NamedTuple):
+    settings: Settings
+    redis: RedisOptions
+    identity: Identity
+
+
+def run(started: float) -> int:
+    """Run one worker.
+
+    :param started: ``time.monotonic()`` at the start of the process.
+    :returns: the exit status; what caused it is in the log.
+    """
+    logs.configure("info", {})
+    log = logs.get("driftguard_worker")
+    try:
+        return asyncio.run(_serve(_set_up(), started))
+    except SettingsError as error:
+        for problem in error.problems:
+            _report(log, problem)
+        return ExitStatus.SETTINGS
+    except WorkerError as error:
+        _report(log, error)
+        return error.status
+    except Exception:
+        # The one broad handler: a mistake in the program must end as one line and its own status.
+        log.critical("internal error", exc_info=True, exit_status=int(ExitStatus.INTERNAL), remedy=_REMEDY_INTERNAL)
+        return ExitStatus.INTERNAL
+
+
+def _set_up() -> _Setup:
+    settings = environment.load()
+    redis = redis_options.from_settings(settings)
+    identity = Identity.of_this_process(settings)
+    context = {
+        "fleet": identity.fleet,
+        "service": identity.service,
+        "worker": identity.worker_id,
+        "sha": identity.git_sha,
+    }
+    logs.configure(settings.log_level, context, redis.secrets)
+    return _Setup(settings, redis, identity)
+
+
+async def _serve(setup: _Setup, started: float) -> ExitStatus:
+    settings = setup.settings
+    # Inside a container every address is the container's own; outside, a health port is nobody else's business.
+    default = "0.0.0.0" if setup.identity.container_id else "127.0.0.1"
+    listener = listen(str(settings.health_host or default), settings.health_port)
+    logs.get("driftguard_worker").info(
+        "starting",
+        address="{}:{}".format(*listener.getsockname()),
+        redis=setup.redis.where,
+        concurrency=settings.worker_concurrency,
+        queue_prefix=settings.queue_prefix,
+        production=settings.production,
+        expected_sha=settings.expected_git_sha,
+    )
+    return await Runtime(setup.identity, setup.redis, listener, started).run()
+
+
+def _report(log: logs.Logger, problem: WorkerError) -> None:
+    log.error(
+        str(problem),
+        subject=problem.subject,
+        expected=problem.expected,
+        found=problem.found,
+        remedy=problem.remedy,
+        exit_status=int(problem.status),
+    )
+
+
+_REMEDY_INTERNAL = "report it with this line; LOG_LEVEL=debug shows the stack"
