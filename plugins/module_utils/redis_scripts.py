@@ -73,3 +73,60 @@ end
 local heard = redis.pcall('PUBLISH', channel, record)
 return {'published', type(heard) == 'number' and tostring(heard) or '-1'}
 """
+
+LOOK = NUMBERS + """
+local lock, counter, record, last = unpack(KEYS)
+local now = redis.call('TIME')
+return {
+  string.sub(redis.call('GET', lock) or '', 1, 65537), tostring(redis.call('PTTL', lock)),
+  string.sub(redis.call('GET', last) or '', 1, 65537),
+  string.format('%.0f', highest(redis.call('GET', counter), redis.call('GET', record))), now[1],
+}
+"""
+
+# The number is appended here, since cjson would write one above 10^14 in floating point.
+ACQUIRE = NUMBERS + """
+local lock, counter, record, last = unpack(KEYS)
+local token, holder, milliseconds, floor, dead = unpack(ARGV)
+local held, before = redis.call('GET', lock), redis.call('GET', last)
+local number = math.max(highest(redis.call('GET', counter), redis.call('GET', record)), whole(floor)) + 1
+if held and (dead == '' or field(held, 'token') ~= dead) then
+  return {'held', string.sub(held, 1, 65537), tostring(redis.call('PTTL', lock))}
+end
+if whole(string.format('%.0f', number)) == 0 then return {'exhausted', '', ''} end
+local lease = holder .. ',"number":' .. string.format('%.0f', number) .. '}'
+redis.call('SET', lock, lease, 'PX', milliseconds)
+redis.call('SET', counter, string.format('%.0f', number))
+redis.call('SET', last, lease)
+return {'taken', lease, string.sub(held or before or '', 1, 65537)}
+"""
+
+# A lease that ran out is its holder's again if nobody has had one since: no higher number, and no other last holder.
+RENEW = NUMBERS + """
+local lock, counter, record, last = unpack(KEYS)
+local token, lease, milliseconds, number = unpack(ARGV)
+local held, before = redis.call('GET', lock), redis.call('GET', last)
+local seen = highest(redis.call('GET', counter), redis.call('GET', record))
+local mine = held and field(held, 'token') == token
+local untaken = not before or (field(before, 'token') == token and not field(before, 'released'))
+if not mine and (held or not untaken or seen > whole(number)) then
+  return {'lost', string.sub(held or before or '', 1, 65537)}
+end
+redis.call('SET', lock, lease, 'PX', milliseconds)
+redis.call('SET', counter, string.format('%.0f', math.max(seen, whole(number))))
+redis.call('SET', last, lease)
+return {mine and 'renewed' or 'regained', lease}
+"""
+
+RELEASE = NUMBERS + """
+local lock, last = unpack(KEYS)
+local held, before = redis.call('GET', lock), redis.call('GET', last)
+if before and field(before, 'token') == ARGV[1] then
+  redis.call('SET', last, string.sub(before, 1, -2) .. ',"released":true}')
+end
+if held and field(held, 'token') == ARGV[1] then
+  redis.call('DEL', lock)
+  return {'released', string.sub(held, 1, 65537)}
+end
+return {'other', string.sub(held or '', 1, 65537)}
+"""
