@@ -29,7 +29,7 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import Container, fleet_containers
-from .host_record import HostFence, HostLock
+from .host_record import HostRecords
 from .module_base import FailedResult, Result
 from .names import LABEL_COMPOSE_PROJECT, compose_project, repository_of
 from .release_info import Release
@@ -66,10 +66,11 @@ class Rollout:
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
             return action(lambda: None)
-        fence = HostFence(self._root)
-        fence.enter(self._options["generation"])
-        with HostLock(self._root, self._options["lock_wait"]):
-            return action(lambda: fence.check(self._options["generation"]))
+        generation, run = self._options["generation"], self._options["run"]
+        here = HostRecords(Path(self._options["root"]), self._fleet)
+        here.enter(generation, run)
+        with here.lock(run, self._options["lock_wait"]):
+            return action(lambda: here.check(generation, run))
 
     def _present(self, safe_point: Callable[[], None]) -> Result:
         number, release, services, compose_file = self._target()

@@ -13,7 +13,7 @@ from . import verdicts
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_spec import Service, placed, read_services
-from .host_record import read_host_record
+from .host_record import HostRecords
 from .module_base import FailedResult, Result
 from .proof import Row, is_proved
 from .proof_gather import Place, failing, prove_host, repositories_of, wanted_services
@@ -53,7 +53,7 @@ def check_versions(options: Mapping[str, Any], engine: Engine, redis: RedisGatew
     """
     fleet, host, root = options["fleet"], options["host"], Path(options["root"]) / options["fleet"]
     services = placed(fleet, read_services(fleet, options["services"], options["defaults"]), options["placement"])
-    records = _records(redis, fleet, host, root)
+    records = _records(redis, fleet, host, Path(options["root"]))
     revision = _revision(Revisions(root), options["revision"])
     expected = _expectation(options, records, revision)
     place = Place(engine, redis, fleet, host, options["hosts"], repositories_of(fleet, services, revision.release if revision else None))
@@ -71,14 +71,16 @@ def _prove(place: Place, services: Mapping[str, Service], expected: Expectation,
 
 def _records(redis: RedisGateway, fleet: str, host: str, root: Path) -> Records:
     rows = []
-    found: list[Optional[Record]] = []
-    for name, read in (("fleet", lambda: redis.record(fleet)), ("host", lambda: read_host_record(root, fleet))):
-        try:
-            found.append(read())
-        except DriftguardError as error:
-            found.append(None)
-            rows.append(Row("-", f"{name} record", host, verdict=verdicts.RECORD, found=error.found, remedy=error.remedy))
-    return Records(found[0], found[1], tuple(rows))
+    try:
+        of_fleet = redis.record(fleet)
+    except DriftguardError as error:
+        of_fleet = None
+        rows.append(Row("-", "fleet record", host, verdict=verdicts.RECORD, found=error.found, remedy=error.remedy))
+    here = HostRecords(root, fleet).read()
+    if here.problem:
+        rows.append(Row(
+            "-", "host record", host, verdict=verdicts.RECORD, found=here.problem, remedy="deploy again: ansible-playbook playbooks/deploy-workers.yml"))
+    return Records(of_fleet, here.record, tuple(rows))
 
 
 def _revision(revisions: Revisions, wanted: str) -> Optional[Revision]:

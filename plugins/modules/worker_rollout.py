@@ -61,6 +61,11 @@ options:
       - Number of this deployment, as M(driftguard.workers.worker_lock) returns it.
     type: int
     required: true
+  run:
+    description:
+      - Id of this run, shown to whoever has to wait for it, and told apart from another run with the same number.
+    type: str
+    default: ""
   wait_timeout:
     description:
       - Seconds for every instance to become healthy.
@@ -192,6 +197,7 @@ ARGUMENTS = {
     "services": {"type": "list", "elements": "str", "default": []},
     "prune": {"type": "bool", "default": False},
     "generation": {"type": "int", "required": True},
+    "run": {"type": "str", "default": ""},
     "wait_timeout": {"type": "float", "default": 120.0},
     "stabilize": {"type": "float", "default": 20.0},
     "lock_wait": {"type": "float", "default": 60.0},

@@ -1,0 +1,124 @@
+#!/usr/bin/python
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks a fleet's inventory as a whole and puts its hosts into batches."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker_inventory
+short_description: Checks a fleet's inventory and puts its hosts into batches
+version_added: 0.1.0
+description:
+  - Checks the fleet spec and its placement over all hosts before anything is touched. Every problem is named at once.
+  - An empty group is an error, since Ansible itself would succeed without doing anything.
+extends_documentation_fragment:
+  - driftguard.workers.attributes
+  - driftguard.workers.fleet
+attributes:
+  diff_mode:
+    support: none
+    details:
+      - It changes nothing, so there is nothing to compare.
+options:
+  group:
+    description:
+      - Name of the inventory group, for messages.
+    type: str
+    default: workers
+  hosts:
+    description:
+      - The fleet's hosts by name, each with the list of services placed on it, or null for all.
+    type: dict
+    required: true
+  services:
+    description:
+      - The fleet's services, as for M(driftguard.workers.worker_compose).
+    type: dict
+    required: true
+  defaults:
+    description:
+      - Defaults of the services.
+    type: dict
+    default: {}
+  batches:
+    description:
+      - Sizes of the batches, numbers of hosts or percentages. The last one repeats.
+    type: list
+    elements: str
+    default: ["1", "25%", "100%"]
+  selected:
+    description:
+      - Services named for this run. They must exist.
+    type: list
+    elements: str
+    default: []
+  single_engine:
+    description:
+      - Images are not pushed to a registry, so there can be only one host.
+    type: bool
+    default: false
+author:
+  - driftguard.workers contributors
+"""
+
+EXAMPLES = r"""
+- name: Check the inventory and put the hosts into batches
+  driftguard.workers.worker_inventory:
+    fleet: demo
+    hosts: "{{ dict(groups['workers'] | zip(groups['workers'] | map('extract', hostvars, 'worker_placement'))) }}"
+    services: "{{ worker_fleet_services }}"
+    defaults: "{{ worker_service_defaults }}"
+  delegate_to: localhost
+  run_once: true
+"""
+
+RETURN = r"""
+batches:
+  description: Hosts in the order in which they are rolled.
+  returned: success
+  type: list
+  elements: list
+placement:
+  description: Host to the names of its services.
+  returned: success
+  type: dict
+instances:
+  description: Number of instances in the whole fleet.
+  returned: success
+  type: int
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.driftguard.workers.plugins.module_utils.fleet_inventory import plan_fleet
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, run_module
+
+ARGUMENTS = {
+    **FLEET_SPEC,
+    "group": {"type": "str", "default": "workers"},
+    "hosts": {"type": "dict", "required": True},
+    "services": {"type": "dict", "required": True},
+    "defaults": {"type": "dict", "default": {}},
+    "batches": {"type": "list", "elements": "str", "default": ["1", "25%", "100%"]},
+    "selected": {"type": "list", "elements": "str", "default": []},
+    "single_engine": {"type": "bool", "default": False},
+}
+
+
+def check(module: AnsibleModule) -> Result:
+    """The plan of the fleet as return values."""
+    plan = plan_fleet(**module.params)
+    return Result(False, {
+        "batches": [list(batch) for batch in plan.batches], "instances": plan.instances,
+        "placement": {host: list(names) for host, names in plan.placement.items()}})
+
+
+def main() -> None:
+    """Entry point of the module."""
+    run_module(ARGUMENTS, check)
+
+
+if __name__ == "__main__":
+    main()
