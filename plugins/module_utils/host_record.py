@@ -22,7 +22,7 @@ from typing import Iterator, Optional
 from .errors import DriftguardError
 from .host_files import make_directory, read_text, sync_directory, write_atomic
 from .record import Record, check_generation, parse_record, render_env, render_json
-from .untrusted import check_fleet, clean, digits
+from .untrusted import check_fleet, check_seconds, clean, digits
 
 RECORD_FILE = "guard.json"
 ENV_FILE = "guard.env"
@@ -127,6 +127,7 @@ class HostRecords:
         :param wait: seconds to wait for another holder.
         :raises DriftguardError: another still holds it; names it.
         """
+        check_seconds("lock_wait", wait)
         self._make_state()
         with file_lock(self._state / "lock", run, wait):
             yield

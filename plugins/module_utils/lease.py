@@ -13,14 +13,13 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, Callable, Optional
 
 from .errors import DriftguardError
 from .lease_owner import MAX_PID, Owner, is_gone
 from .redis_gateway import RedisGateway
 from .redis_scripts import ACQUIRE, LOOK, RELEASE, RENEW
-from .untrusted import check_fleet, clean, json_object, whole_number
+from .untrusted import check_fleet, clean, iso_time, json_object, whole_number
 
 POLL_SECONDS = 1.0
 _OWNER_KEYS = {"name": "owner", "host": "host", "run": "runId", "pid_start": "pidStart", "machine": "machine"}
@@ -50,7 +49,7 @@ class Lease:
         """As a module's return value; without the token, which only its holder may know."""
         return {
             "number": self.number, "owner": self.owner.name, "host": self.owner.host, "pid": self.owner.pid,
-            "run_id": self.owner.run, "started_at": self.started_at, "expires_at": self.expires_at,
+            "run": self.owner.run, "started_at": self.started_at, "expires_at": self.expires_at,
         }
 
 
@@ -152,12 +151,12 @@ class DeployLease:
         old = standing.of(token)
         number = old.number if old else number
         if number == 0:
-            raise self._lost(standing.lease or standing.last, token)
+            raise self.lost(standing.lease or standing.last, token)
         lease = self._lease(token, owner, standing, old)
         how, text = self._run(RENEW, [token, f'{_head(lease)},"number":{number}}}', self._milliseconds, number])
         renewed = parse_lease(text)
         if how == "lost" or renewed is None:
-            raise self._lost(renewed, token)
+            raise self.lost(renewed, token)
         return Taken(renewed, how)
 
     def release(self, token: str) -> Optional[Lease]:
@@ -202,12 +201,13 @@ class DeployLease:
             raise DriftguardError(
                 f"Redis {self._gateway.place}, key {self._keys[1]}", "a deployment number below 10^15", "a higher one",
                 f"find out who wrote it; then set {self._keys[1]} to the generation in {self._keys[2]}")
-        lease, before = parse_lease(text), parse_lease(more)
+        lease = parse_lease(text)
         if answer == "held" or lease is None:
             return None
-        return Taken(lease, answer, before if before and not before.released else None)
+        return Taken(lease, answer, _unreleased(parse_lease(more)))
 
-    def _lost(self, other: Optional[Lease], token: str) -> DriftguardError:
+    def lost(self, other: Optional[Lease], token: str) -> DriftguardError:
+        """The failure when it is ours no more."""
         taken = other is not None and other.token != token
         return DriftguardError(
             self._subject, "to be ours still",
@@ -235,9 +235,23 @@ def parse_lease(text: Optional[str]) -> Optional[Lease]:
     return Lease(token, number, owner, _shown(document, "startedAt"), _shown(document, "expiresAt"), released)
 
 
-def iso_time(seconds: float) -> str:
-    """Seconds since 1970 as ISO-8601 UTC."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+def can_renew(standing: Standing, token: str, number: int = 0) -> bool:
+    """Whether :meth:`DeployLease.renew` would succeed, for check mode; Redis itself decides when it comes to it."""
+    if standing.lease is not None or standing.unreadable:
+        return standing.lease is not None and standing.lease.token == token
+    own = standing.of(token)
+    if standing.last is not None and (own is None or own.released):
+        return False
+    return 0 < (own.number if own else number) >= standing.next_number - 1
+
+
+def left_behind(standing: Standing) -> Optional[Lease]:
+    """Whose lease a new holder takes over: one that died holding it, or let it run out."""
+    return standing.lease or _unreleased(standing.last)
+
+
+def _unreleased(lease: Optional[Lease]) -> Optional[Lease]:
+    return None if lease is None or lease.released else lease
 
 
 def _shown(document: dict[str, Any], key: str) -> str:

@@ -53,16 +53,16 @@ def this_owner(name: str, run: str, pid: Optional[int]) -> Owner:
     host = socket.gethostname()
     watched = playbook_pid() if pid is None else pid
     process = process_of(watched)
-    name = name or f"{_user()}@{host}"
+    name = name or user_at_host()
     if process is None:
         return Owner(name, host, run, 0, "", this_machine())
     return Owner(name, host, run, watched, process.start, this_machine())
 
 
 def is_gone(machine: str, pid: int, pid_start: str) -> bool:
-    """Whether a lease's process has certainly ended: it was in this machine's process table and is no more.
+    """Whether a lease's process has certainly ended: it was in this process table and is no more.
 
-    False whenever that can't be told (another machine, container or boot, no pid, no /proc): then only time ends a lease.
+    False whenever that can't be told (another machine, container or boot, no pid, no /proc): then only time ends it.
     """
     if not (machine and pid and pid_start) or machine != this_machine():
         return False
@@ -133,8 +133,10 @@ def _is_playbook(pid: int) -> bool:
     return any(os.path.basename(word) == PLAYBOOK for word in words[:3])
 
 
-def _user() -> str:
+def user_at_host() -> str:
+    """Who runs this, for people."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return str(os.getuid())
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

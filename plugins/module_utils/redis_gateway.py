@@ -23,7 +23,7 @@ from .redis_scripts import PUBLISH, READ_HISTORY, READ_REGISTRATIONS
 from .redis_url import RedisAddress, parse_redis_url, passwords_in
 from .registrations import FIELDS, Snapshot, parse_registration, split_member
 from .release_history import HistoryEntry, parse_history
-from .untrusted import MAX_DOCUMENT, check_fleet, clean, decode, digits
+from .untrusted import MAX_DOCUMENT, check_fleet, check_seconds, clean, decode, digits
 
 try:
     import redis
@@ -37,7 +37,7 @@ except ImportError as _error:
 CHUNK = 1000
 MAX_REGISTRATIONS = 100_000
 HISTORY_LENGTH = 100
-MAX_TIMEOUT = 3600.0
+LEAST_TIMEOUT = 0.01
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,14 @@ class RedisGateway:
         record = self.record(fleet)
         return max(stored or 0, record.generation if record else 0)
 
-    def publish_record(self, record: Record, entry: Optional[HistoryEntry] = None, token: str = "") -> int:
+    def publish_record(
+        self, record: Record, entry: Optional[HistoryEntry] = None, token: str = "", number: int = 0,
+    ) -> int:
         """Make a record the fleet's, in one step: store it, append to the history, tell subscribers.
 
         :param entry: what to append; None appends nothing.
         :param token: of the caller's lease; with one, another holder's lease refuses too.
+        :param number: of the deploy that publishes, where that isn't the record's generation.
         :returns: how many subscribers heard of it; -1 when this user may not publish on the channel
             (workers then learn of it at their next heartbeat).
         :raises DriftguardError: a later deploy was here; nothing was changed.
@@ -149,13 +152,13 @@ class RedisGateway:
         fleet = check_fleet(record.fleet)
         keys = [f"{fleet}:{name}" for name in ("release", "generation", "releases", "lock:deploy")]
         verdict, detail = self.script(f"publishing {keys[0]}", PUBLISH, keys, [
-            record.generation, render_compact(record), entry.as_json() if entry else "", token,
+            number or record.generation, render_compact(record), entry.as_json() if entry else "", token,
             HISTORY_LENGTH, f"{fleet}:release:events"])
         if verdict == "published":
             return int(detail)
         found = {"overtaken": "deploy number", "locked": "another deploy's lease:"}[verdict] + f" {clean(detail)}"
         raise DriftguardError(
-            f"Redis {self.place}, key {keys[0]}", f"no deploy after number {record.generation}", found,
+            f"Redis {self.place}, key {keys[0]}", f"no deploy after number {number or record.generation}", found,
             "another deploy has overtaken this one, nothing was published; start a new deploy")
 
     def history(self, fleet: str) -> tuple[list[HistoryEntry], int]:
@@ -225,9 +228,7 @@ def gateway_of(module: Any) -> RedisGateway:
 
 
 def _options(address: RedisAddress, password: Optional[str], ca_file: Optional[str], timeout: float) -> dict[str, Any]:
-    if not 0 < timeout <= MAX_TIMEOUT:
-        raise DriftguardError(
-            "option redis_timeout", f"seconds, more than 0 and at most {MAX_TIMEOUT}", str(timeout), "give that")
+    check_seconds("redis_timeout", timeout, LEAST_TIMEOUT)
     options = {
         "host": address.host, "port": address.port, "db": address.database, "username": address.username,
         "password": password or address.password, "socket_timeout": timeout, "socket_connect_timeout": timeout,

@@ -58,14 +58,14 @@ end
 # All reads come before the first write: a key of a wrong type then fails the script before it has done anything.
 PUBLISH = NUMBERS + """
 local release, counter, history, lock = unpack(KEYS)
-local generation, record, entry, token, length, channel = unpack(ARGV)
+local number, record, entry, token, length, channel = unpack(ARGV)
 local seen = highest(redis.call('GET', counter), redis.call('GET', release))
 redis.call('LLEN', history)
-if seen > whole(generation) then return {'overtaken', string.format('%.0f', seen)} end
+if seen > whole(number) then return {'overtaken', string.format('%.0f', seen)} end
 local lease = redis.call('GET', lock)
 if lease and token ~= '' and field(lease, 'token') ~= token then return {'locked', string.sub(lease, 1, 4096)} end
 redis.call('SET', release, record)
-redis.call('SET', counter, generation)
+redis.call('SET', counter, number)
 if entry ~= '' then
   redis.call('LPUSH', history, entry)
   redis.call('LTRIM', history, 0, length - 1)

@@ -1,11 +1,12 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading what others wrote (Redis, files a person may have edited) without trusting a byte of it."""
+"""Reading what others wrote (Redis, files a person may have edited) without trusting a byte of it; and plain times."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from .errors import DriftguardError
@@ -13,6 +14,7 @@ from .names import FLEET_PATTERN
 
 MAX_DOCUMENT = 65536
 MAX_SHOWN = 200
+SECONDS_OF_A_DAY = 86400
 MAX_NUMBER = 10 ** 15  # exact in JSON readers that know doubles only (Lua in Redis, JavaScript)
 
 
@@ -62,3 +64,19 @@ def check_fleet(fleet: str) -> str:
     raise DriftguardError(
         "option fleet", "2 to 32 lower-case letters, digits and dashes, a letter first, no dash last",
         repr(clean(fleet)), "give the fleet's name as the inventory has it")
+
+
+def check_seconds(option: str, seconds: float, least: float = 0.0) -> float:
+    """A number of seconds that can be waited for: at most a day.
+
+    :raises DriftguardError: it isn't one.
+    """
+    if least <= seconds <= SECONDS_OF_A_DAY:
+        return seconds
+    raise DriftguardError(
+        f"option {option}", f"seconds from {least:g} to {SECONDS_OF_A_DAY}", f"{seconds:g}", "give a number in between")
+
+
+def iso_time(seconds: float) -> str:
+    """Seconds since 1970 as ISO-8601 UTC."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
