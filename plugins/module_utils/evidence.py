@@ -22,7 +22,6 @@ _KEPT = {
     "rollout": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
     "rollback": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
     "proof": ("proved", "rows", "expected_sha", "expected_from", "msg"),
-    "final_proof": ("proved", "rows", "expected_sha", "expected_from", "msg"),
 }
 _RELEASE = ("fleet", "release_id", "sha", "created")
 _VARIANT = ("variant", "image", "id", "digest", "repository", "tags", "size", "entrypoint", "cmd", "guard")

@@ -188,7 +188,7 @@ def _kept(current: Record, running: Optional[Iterable[ReleaseRef]]) -> list[Rele
 def _flaw(document: dict[str, Any], fleet: str) -> str:
     allowed = document.get("allowed")
     rules = (
-        (document.get("schema") == SCHEMA, f"schema isn't {SCHEMA}"),
+        (whole_number(document.get("schema")) == SCHEMA, f"schema isn't {SCHEMA}"),
         (document.get("fleet") == fleet, "it names another fleet"),
         (whole_number(document.get("generation"), least=1) is not None, "generation isn't a positive whole number"),
         (document.get("phase") in PHASES, f"phase is neither {' nor '.join(PHASES)}"),

@@ -17,7 +17,9 @@ from .untrusted import clean
 _RULES: tuple[tuple[str, str, str], ...] = (
     (r"NOAUTH|Authentication required", "a password that it accepts",
      "it wants a password: give redis_password, or one in the URL"),
-    (r"WRONGPASS|AuthenticationError|AuthenticationWrongNumber|without any password|no password is set",
+    (r"without any password configured|no password is set", "to need no password",
+     "leave redis_password out, and the URL's; or give the server a password (requirepass)"),
+    (r"WRONGPASS|AuthenticationError|AuthenticationWrongNumber",
      "a user and password that it accepts", "compare user and password with the server's (ACL LIST, requirepass)"),
     (r"NOPERM|NoPermission|ACL failure|no permissions|can't run this command", "a user that may do this",
      "grant it with ACL SETUSER: ~<fleet>:* &<fleet>:* +@read +@write +@scripting +publish +ping +time +info"),
@@ -50,7 +52,8 @@ def redis_error(subject: str, error: BaseException, answered: bool) -> Driftguar
     :param subject: names host, port, database and what was asked or which key.
     :param answered: whether the server sent this error (redis-py's ResponseError), or none came through.
     """
-    said = clean(str(error), 300) or type(error).__name__
+    # An unknown command comes back with its arguments, which for AUTH would be the password.
+    said = clean(str(error).partition(", with args")[0], 300) or type(error).__name__
     if _is_tls(error):
         expected, remedy = _TLS
     else:

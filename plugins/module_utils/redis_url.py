@@ -39,6 +39,8 @@ def parse_redis_url(url: str) -> RedisAddress:
 
     :raises DriftguardError: it isn't one; the message repeats no part of it.
     """
+    if not url.isprintable() or " " in url:
+        raise _unreadable("spaces or control characters")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or DEFAULT_PORT
@@ -46,7 +48,7 @@ def parse_redis_url(url: str) -> RedisAddress:
         raise _unreadable("a host or port that can't be read (a sign in the password that isn't encoded?)") from error
     if parts.scheme not in ("redis", "rediss"):
         raise _unreadable("another scheme, or none")
-    if not host or parts.fragment or not host.isprintable() or " " in host:
+    if not host or parts.fragment:
         raise _unreadable("no plain host name (a sign in the password that isn't encoded?)")
     return RedisAddress(
         host, port, _database(parts), _decoded(parts.username), _decoded(parts.password), parts.scheme == "rediss")

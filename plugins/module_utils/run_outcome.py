@@ -10,6 +10,7 @@ all good, all of the fleet publish
 all good, part of it       keep: what was rolled stays, nothing is published, the run says mixed and fails
 any bad or unreachable     rollback of every host that moved
 a check-mode run           keep, nothing happened
+a verify run               verify: nothing to decide, only to conclude
 =========================  =======================================================================
 """
 
@@ -22,6 +23,7 @@ ROLLED_BACK = "rolled back"
 PUBLISH = "publish"
 ROLLBACK = "rollback"
 KEEP = "keep"
+VERIFY = "verify"
 
 
 def decide(outcomes: Mapping[str, Mapping[str, Any]], fleet_hosts: Sequence[str], check_mode: bool) -> dict[str, Any]:
@@ -49,11 +51,14 @@ def conclude(
 ) -> dict[str, Any]:
     """What the run is in the end: its result, whether it failed, and a sentence for each host that matters.
 
-    Result is one of ``ok``, ``predicted``, ``failed`` (nothing was touched), ``rolled back`` and ``mixed``.
+    Result is one of ``ok``, ``predicted``, ``failed`` (nothing was touched), ``not proved``, ``rolled back`` and ``mixed``.
     """
     facts = decide(outcomes, fleet_hosts, check_mode)
     stuck = sorted(host for host in facts["moved"] if outcomes[host].get("status") not in (GOOD, ROLLED_BACK))
-    result = _result(facts, decision, published, stuck, outcomes, check_mode)
+    if decision == VERIFY:
+        result = "not proved" if facts["bad"] else "ok"
+    else:
+        result = _result(facts, decision, published, stuck, outcomes, check_mode)
     lines = [f"{host}: {outcomes[host].get('stage', 'reach')}: {outcomes[host].get('message') or 'no answer'}" for host in facts["bad"]]
     if result == "mixed":
         lines += [f"{host}: may run either release" for host in stuck]
@@ -79,5 +84,6 @@ def _sentence(result: str) -> str:
         "predicted": "Check mode: nothing was changed",
         "failed": "The run failed before it touched any container",
         ROLLED_BACK: "The run failed; every host that had moved is back on what it ran before, proved",
+        "not proved": "Not every worker of the fleet is proved",
         "mixed": "The fleet may be on more than one release: nothing was published",
     }[result]

@@ -48,7 +48,7 @@ options:
     description:
       - What was decided. Only for O(state=written).
     type: str
-    choices: [publish, rollback, keep]
+    choices: [publish, rollback, keep, verify]
     default: keep
   published:
     description:
@@ -112,7 +112,7 @@ left_out:
   type: list
   elements: str
 result:
-  description: V(ok), V(predicted), V(failed), V(rolled back) or V(mixed).
+  description: V(ok), V(predicted), V(failed), V(not proved), V(rolled back) or V(mixed).
   returned: when O(state=written)
   type: str
 run_failed:
@@ -138,7 +138,7 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["decided", "written"], "default": "decided"},
     "outcomes": {"type": "dict", "required": True},
     "hosts": {"type": "list", "elements": "str", "required": True},
-    "decision": {"type": "str", "choices": ["publish", "rollback", "keep"], "default": "keep"},
+    "decision": {"type": "str", "choices": ["publish", "rollback", "keep", "verify"], "default": "keep"},
     "published": {"type": "bool", "default": False},
     "run": {"type": "dict", "default": {}},
     "release": {"type": "dict", "default": {}},
