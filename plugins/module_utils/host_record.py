@@ -74,7 +74,7 @@ class HostRecords:
         """
         make_directory(self.directory, 0o755)
         make_directory(self._guard, 0o755)
-        for leftover in self._guard.glob(".guard.*"):
+        for leftover in self._guard.glob(".*guard.*"):
             leftover.unlink()
         contents = {ENV_FILE: render_env(record), RECORD_FILE: render_json(record)}
         for name, content in contents.items():
@@ -105,9 +105,9 @@ class HostRecords:
         """
         check_generation(str(self._state / "fence"), number, self.highest())
         seen, holder = self._fence()
-        if seen == number and run and holder and run != holder:
+        if seen == number and run and holder and clean(run) != holder:
             raise DriftguardError(
-                str(self._state / "fence"), f"deploy number {number} to be run {run}", f"it is run {holder}'s",
+                str(self._state / "fence"), f"deploy number {number} to be run {clean(run)}", f"it is run {holder}'s",
                 "Redis lost its data in between: nothing was changed; start a new deploy")
 
     def enter(self, number: int, run: str = "") -> None:
