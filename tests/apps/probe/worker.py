@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""The tests' worker: registers, beats, and misbehaves as behaviour.json says.
+
+``crash_after`` seconds: exits with status 3; ``hang``: never becomes healthy; ``ignore_sigterm``: stays until it is
+killed; ``lie``: registers this SHA; ``mute``: never registers; ``say``: a line for its log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+BEHAVIOUR = json.loads(Path("/app/behaviour.json").read_text())
+IMAGE = json.loads(Path("/etc/driftguard/image.json").read_text())
+ENV = os.environ
+
+
+class Redis:
+    """Just enough of the protocol."""
+
+    def __init__(self) -> None:
+        url = urlsplit(ENV["REDIS_URL"])
+        self._socket = socket.create_connection((url.hostname or "", url.port or 6379), timeout=5)
+        self._answers = self._socket.makefile("rb")
+        if "REDIS_PASSWORD_FILE" in ENV:
+            self.ask("AUTH", Path(ENV["REDIS_PASSWORD_FILE"]).read_text())
+
+    def ask(self, *words: object) -> object:
+        """Send a command, return its answer."""
+        parts = [str(word).encode() for word in words]
+        self._socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts))
+        return self._answer()
+
+    def _answer(self) -> object:
+        line = self._answers.readline()
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            raise RuntimeError(rest.decode())
+        if kind == b"*":
+            return [self._answer() for _ in range(int(rest))]
+        if kind == b"$":
+            return self._answers.read(int(rest) + 2)[:-2]
+        return rest
+
+
+def container_id() -> str:
+    """Id of this container, from the files that the engine mounts."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        _, found, rest = line.partition("/containers/")
+        if found and len(rest) > 64:
+            return rest[:64]
+    return ""
+
+
+def iso(redis: Redis) -> str:
+    """Redis's own time."""
+    seconds, _micros = redis.ask("TIME")  # type: ignore[misc]
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))
+
+
+def main() -> None:
+    """Work until told to stop."""
+    started = time.monotonic()
+    if not BEHAVIOUR.get("ignore_sigterm"):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(BEHAVIOUR.get("say", "probe at work"), flush=True)
+    if BEHAVIOUR.get("crash_after") == 0:
+        print("boom", flush=True)
+        sys.exit(3)
+    redis = Redis()
+    me = container_id()
+    key = f"{ENV['WORKER_FLEET']}:worker:{ENV['WORKER_TYPE']}:{me[:12]}:version"
+    member = f"{ENV['WORKER_TYPE']}:{me[:12]}"
+    born = iso(redis)
+    if not BEHAVIOUR.get("hang"):
+        Path("/tmp/ready").touch()
+    try:
+        while True:
+            if not BEHAVIOUR.get("mute"):
+                now = iso(redis)
+                redis.ask("HSET", key, "gitSha", BEHAVIOUR.get("lie", ENV["GIT_SHA"]), "buildDate", ENV["BUILD_DATE"],
+                          "startedAt", born, "pid", os.getpid(), "host", ENV["WORKER_HOST"], "service", ENV["WORKER_TYPE"],
+                          "containerId", me, "releaseId", IMAGE["release"], "state", "running", "heartbeatAt", now)
+                redis.ask("EXPIRE", key, 15)
+                redis.ask("ZADD", f"{ENV['WORKER_FLEET']}:workers", time.time(), member)
+            for _ in range(20):
+                if time.monotonic() - started > BEHAVIOUR.get("crash_after", float("inf")):
+                    print("boom", flush=True)
+                    sys.exit(3)
+                time.sleep(0.25)
+    finally:
+        redis.ask("DEL", key)
+        redis.ask("ZREM", f"{ENV['WORKER_FLEET']}:workers", member)
+
+
+main()

@@ -1,0 +1,11 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+from support.fleet import base_reference, fleet, fleet_redis
+from support.redis_server import redis_server
+
+__all__ = ["base_reference", "fleet", "fleet_redis", "redis_server"]
