@@ -59,5 +59,3 @@ def _replace(new: Path, old: Path) -> None:
         shutil.rmtree(old)
     old.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(str(new), str(old))
-
-

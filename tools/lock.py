@@ -9,43 +9,53 @@ import os
 import sys
 from dataclasses import dataclass
 
-from .paths import REQUIREMENTS, ROOT, VENV
+from .paths import VENV
 from .processes import run_visible
 
-OLDEST_PYTHON = "3.11"
+CONTROLLER_PYTHON = "3.11"
+WORKER_PYTHON = "3.9"
 
 
 @dataclass(frozen=True)
 class Lock:
     """One lock file.
 
-    :param name: of the pair ``<name>.in``, ``<name>.txt``.
+    :param source: what it is resolved from; likewise the file that is written. Both relative to the directory.
+    :param python: the oldest version that it has to serve.
     :param alone: the packages themselves, without what they depend on.
     :param constraints: locks whose versions this one must share, because both end up in one environment.
     """
 
-    name: str
+    source: str
+    target: str
+    python: str = CONTROLLER_PYTHON
     alone: bool = False
     constraints: tuple[str, ...] = ()
+    directory: str = "."
 
 
+WORKER_PLACE = "files/worker"
+WORKER = f"{WORKER_PLACE}/requirements.lock"
+CONTROLLER = "requirements/controller.txt"
 LOCKS = (
-    Lock("controller"),
-    Lock("dev", constraints=("requirements/controller.txt", "files/worker/requirements.lock")),
-    Lock("collections", alone=True),
-    Lock("ansible-test", alone=True),
+    Lock("pyproject.toml", "requirements.lock", python=WORKER_PYTHON, directory=WORKER_PLACE),
+    Lock("requirements-build.in", "requirements-build.lock", python=WORKER_PYTHON, directory=WORKER_PLACE),
+    Lock("requirements/controller.in", CONTROLLER, constraints=(WORKER,)),
+    Lock("requirements/dev.in", "requirements/dev.txt", constraints=(CONTROLLER, WORKER)),
+    Lock("requirements/collections.in", "requirements/collections.txt", alone=True),
+    Lock("requirements/ansible-test.in", "requirements/ansible-test.txt", alone=True),
 )
 
 
 def command(lock: Lock, upgrade: bool) -> list[str]:
     """The uv command that writes one lock."""
-    present = [path for path in lock.constraints if (ROOT / path).exists()]
     return [
-        str(VENV / "bin" / "uv"), "pip", "compile", "--quiet", "--universal", "--python-version", OLDEST_PYTHON,
+        str(VENV / "bin" / "uv"), "--directory", lock.directory, "pip", "compile", "--quiet", "--universal",
+        "--python-version", lock.python,
         "--generate-hashes", "--no-emit-index-url", "--custom-compile-command", "make lock",
         *(["--no-deps"] if lock.alone else []), *(["--upgrade"] if upgrade else []),
-        *(part for path in present for part in ("--constraint", path)),
-        f"requirements/{lock.name}.in", "--output-file", f"requirements/{lock.name}.txt",
+        *(part for path in lock.constraints for part in ("--constraint", path)),
+        lock.source, "--output-file", lock.target,
     ]
 
 
@@ -56,7 +66,7 @@ def main() -> int:
         status = run_visible(command(lock, upgrade), environment={**os.environ, "UV_NATIVE_TLS": "1"})
         if status:
             return status
-        print(f"{REQUIREMENTS.name}/{lock.name}.txt")
+        print(f"{lock.directory}/{lock.target}".removeprefix("./"))
     return 0
 
 

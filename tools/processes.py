@@ -10,15 +10,22 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Iterator, Mapping, Optional, Sequence
+from typing import IO, Callable, Iterator, Mapping, Optional, Sequence, TypeVar
 
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 
 from .paths import ROOT, VENV
 
+T = TypeVar("T")
+STOPPING = threading.Event()
+POLL = 0.2
 END_GRACE = 20.0
+OWN_TO_ROOT = ("HOME", "LOGNAME", "MAIL", "PATH", "SHELL", "USER")
 OUT_OF_TIME = 124  # as timeout(1) exits
 
 
@@ -64,11 +71,34 @@ def run_logged(
     log.write(f"$ {' '.join(arguments)}\n".encode())
     log.flush()
     with started(arguments, log, environment, cwd) as process:
+        status = end_of(process, timeout)
+    if status is None:
+        log.write(f"\nstopped after {timeout:g} s\n".encode())
+    return OUT_OF_TIME if status is None else status
+
+
+def end_of(process: subprocess.Popen[bytes], seconds: float) -> Optional[int]:
+    """A program's exit status; None when it still runs after some seconds, or the whole run is being stopped."""
+    deadline = time.monotonic() + seconds
+    while not STOPPING.is_set():
         try:
-            return process.wait(timeout)
+            return process.wait(max(0.0, min(POLL, deadline - time.monotonic())))
         except subprocess.TimeoutExpired:
-            log.write(f"\nstopped after {timeout:g} s\n".encode())
-            return OUT_OF_TIME
+            if time.monotonic() >= deadline:
+                break
+    return None
+
+
+def side_by_side(jobs: Sequence[Callable[[], T]], width: int) -> list[T]:
+    """Run jobs in threads, a number of them at a time; on Ctrl-C all programs they wait for are ended first."""
+    with ThreadPoolExecutor(width) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            STOPPING.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 @contextmanager
@@ -123,17 +153,19 @@ def termination_as_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def as_root(arguments: Sequence[str], keep: Sequence[str] = ()) -> list[str]:
+def as_root(arguments: Sequence[str], environment: Optional[Mapping[str, str]] = None) -> list[str]:
     """The command that runs a program as root.
 
-    :param keep: names of environment variables that sudo shall pass on.
+    :param environment: what sudo shall pass on; root keeps its own home directory.
     :raises DriftguardError: this user is not root and can't become it.
     """
     if os.geteuid() == 0:
         return list(arguments)
     _ask_for_sudo(arguments)
-    assignments = [f"{name}={os.environ[name]}" for name in keep if name in os.environ]
-    return ["sudo", "-n", "env", *assignments, *arguments]
+    if environment is None:
+        return ["sudo", "-n", *arguments]
+    kept = ",".join(sorted(name for name in environment if name.isidentifier() and name not in OWN_TO_ROOT))
+    return ["sudo", "-n", f"--preserve-env={kept}", "env", f"PATH={environment['PATH']}", *arguments]
 
 
 def _ask_for_sudo(arguments: Sequence[str]) -> None:

@@ -1,0 +1,75 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+PYTHON_TOOL := .venv/bin/python -m
+RUN_STAGES  := $(PYTHON_TOOL) tools.test_runner
+PLAYBOOK    := .venv/bin/ansible-playbook -i inventories/demo
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+##@ The two commands
+
+.PHONY: demo
+demo: ## Build and deploy the demo fleet on this machine, and prove that it runs this commit (ARGS="-e worker_services=extractor")
+	@tools/setup demo
+	@$(PLAYBOOK) playbooks/deploy-workers.yml $(ARGS)
+
+.PHONY: test
+test: ## Run every test: lint, unit, contract, meta, integration, molecule; one summary
+	@tools/setup test || { printf '\n0 passed, 1 failed\n'; exit 1; }
+	@$(RUN_STAGES)
+
+##@ Parts of it
+
+.PHONY: setup
+setup: ## Only prepare this checkout and this machine for the tests
+	@tools/setup test
+
+.PHONY: lint
+lint: ## All linters (ONLY="ruff mypy" for some of them)
+	@tools/setup lint
+	@$(PYTHON_TOOL) tools.lint $(ONLY)
+
+.PHONY: unit contract meta integration molecule
+unit: ## Tests of functions, without engine
+contract: ## Tests that hold every side to files/guard/contract.json
+meta: ## Tests about this repository
+integration: ## Tests against the real Docker Engine and the real Redis
+molecule: ## The default molecule scenario: deploy, idempotence, assertions
+unit contract meta integration molecule:
+	@tools/setup test
+	@$(RUN_STAGES) $@
+
+.PHONY: bench
+bench: ## Measure against raw Docker Compose, a hand-written playbook and bare interpreters
+	@tools/setup test
+	@$(PYTHON_TOOL) pytest -q -s tests/bench
+
+##@ Upkeep
+
+.PHONY: clean
+clean: ## Remove everything that the demo and the tests made on this machine, and only that
+	@tools/python tools.clean
+
+.PHONY: lock
+lock: ## Resolve the Python packages again (UPGRADE=1 for newer ones) and write the lock files
+	@tools/setup lint
+	@$(PYTHON_TOOL) tools.lock $(if $(UPGRADE),--upgrade)
+
+.PHONY: changelog
+changelog: ## Write CHANGELOG.md from changelogs/fragments
+	@tools/setup lint
+	@antsibull-changelog lint
+	@antsibull-changelog release --update-existing --refresh --reload-plugins
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,78 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The stages of ``make test``: what each runs, for how long at most, and which may run beside each other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from .paths import BUILD, CACHE, COLLECTIONS, PYTHON, VENV
+from .processes import as_root, tool_environment
+
+JUNIT_VARIABLE = "DRIFTGUARD_JUNIT"  # where molecule's verifier writes its report
+MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    :param command: its program and arguments, ``{results}`` standing for the report it writes.
+    :param time_limit: seconds after which it is stopped and has failed.
+    :param root: needs the engine and /opt/driftguard: runs through sudo for a user who isn't root.
+    :param counted: its exit status is a test of its own, beside those it reports.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    time_limit: float
+    root: bool = False
+    counted: str = ""
+
+
+def _pytest(name: str, time_limit: float, root: bool) -> Stage:
+    command = (str(PYTHON), "-m", "pytest", "-q", "--durations=10", "--junitxml={results}", f"tests/{name}")
+    return Stage(name, command, time_limit, root)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("lint", (str(PYTHON), "-m", "tools.lint", "--junit", "{results}"), 10 * MINUTE),
+        _pytest("unit", 5 * MINUTE, root=False),
+        _pytest("contract", 5 * MINUTE, root=True),
+        _pytest("meta", 5 * MINUTE, root=False),
+        _pytest("integration", 18 * MINUTE, root=True),
+        Stage(
+            "molecule", (str(VENV / "bin" / "molecule"), "test"), 8 * MINUTE, root=True,
+            counted="the whole sequence, idempotence included"),
+    )
+}
+# Groups one after another; in a group, lanes side by side; in a lane, stages one after another. The light ones share
+# the machine, what is timed against the engine has it for itself.
+GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("lint",), ("unit", "contract", "meta")),
+    (("integration", "molecule"),),
+)
+
+
+def prepared(stage: Stage, results: Path) -> tuple[list[str], dict[str, str]]:
+    """The command and environment of a stage.
+
+    :raises DriftguardError: it needs root and this user can't become root.
+    """
+    command = [part.format(results=results) for part in stage.command]
+    environment = {**tool_environment(), JUNIT_VARIABLE: str(results), "MOLECULE_GLOB": "molecule/*/molecule.yml"}
+    return (as_root(command, environment) if stage.root else command), environment
+
+
+def give_back() -> Optional[list[str]]:
+    """The command that gives this user what root wrote in the checkout; None when this user is root."""
+    if os.geteuid() == 0:
+        return None
+    places = [str(place) for place in (CACHE, BUILD, COLLECTIONS) if place.exists()]
+    return as_root(["chown", "-R", "--from=root", f"{os.getuid()}:{os.getgid()}", *places])
