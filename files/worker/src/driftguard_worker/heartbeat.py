@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import Optional
 
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import EqualJitterBackoff
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 
 from . import logs
@@ -22,6 +22,7 @@ from .registration import Registration
 __all__ = ["Heartbeat"]
 
 _FIRST_RETRY_SECONDS = 0.25
+_BACKOFF_STEPS = 16
 
 
 class Heartbeat:
@@ -44,7 +45,7 @@ class Heartbeat:
         self._where = where
         self._started = started
         self._log = logs.get("heartbeat")
-        self._backoff = ExponentialWithJitterBackoff(cap=HEARTBEAT_SECONDS, base=_FIRST_RETRY_SECONDS)
+        self._backoff = EqualJitterBackoff(cap=HEARTBEAT_SECONDS, base=_FIRST_RETRY_SECONDS)
         self._failures = 0
         self._last_error = ""
         self._last_success: Optional[float] = None
@@ -121,7 +122,8 @@ class Heartbeat:
             remedy = _REMEDY_REFUSED if refused else _REMEDY_UNREACHABLE
             self._log.error("redis doesn't answer", redis=self._where, expected=_ACCEPT, found=found, remedy=remedy)
         self._last_error = found
-        return float(self._backoff.compute(self._failures))
+        # Beyond that the pause has long reached its cap, and redis-py's power of two would outgrow a float in an hour.
+        return float(self._backoff.compute(min(self._failures, _BACKOFF_STEPS)))
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(asyncio.TimeoutError):

@@ -17,6 +17,8 @@ from .settings import Settings
 
 __all__ = ["Identity", "instance_name", "release_of"]
 
+_LONGEST_HOSTNAME = 64  # the kernel's own limit
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -64,11 +66,12 @@ def instance_name(container_id: str, hostname: str, pid: int) -> str:
 
     :param container_id: 64 hex digits, or empty outside a container.
     :returns: the first 12 digits of the container id, as ``docker ps`` shows them; else ``<hostname>-<pid>``, without
-        the characters that separate the parts of a key.
+        characters that mean something in a key.
     """
     if container_id:
         return container_id[:12]
-    return f"{re.sub(r'[^A-Za-z0-9.-]', '-', hostname)}-{pid}"
+    name = re.sub(r"[^A-Za-z0-9.-]", "-", hostname).lstrip(".-") or UNKNOWN
+    return f"{name[:_LONGEST_HOSTNAME]}-{pid}"
 
 
 def release_of(image_file: Path) -> str:

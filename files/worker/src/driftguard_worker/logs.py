@@ -38,7 +38,7 @@ def configure(level: str, context: Mapping[str, str], secrets: Iterable[str] = (
     # A reader that has gone away must not print tracebacks over the worker's own exit.
     logging.raiseExceptions = False
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
@@ -57,10 +57,8 @@ def _processors(context: dict[str, str], secrets: tuple[str, ...], level: str) -
         return {key: _masked(value, secrets) for key, value in event.items()}
 
     return [
-        structlog.stdlib.filter_by_level,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_context,
         _failure_in_one_line if level != "debug" else structlog.processors.format_exc_info,

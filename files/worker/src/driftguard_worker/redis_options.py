@@ -12,7 +12,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
@@ -27,13 +27,9 @@ _PASSWORD_FILE = "REDIS_PASSWORD_FILE"
 _CA_FILE = "REDIS_CA_FILE"
 _LARGEST_PASSWORD = 4096
 _URL_REMEDY = "write it as redis://user@host:6379/0; percent-encode special characters or use REDIS_PASSWORD_FILE"
-# What a URL may set. Retries, pools and the decoding of answers belong to each user of the options.
+# What a URL's query may set. Retries, pools and the decoding of answers belong to each user of the options.
 _URL_ARGUMENTS = frozenset(
     (
-        "connection_class",
-        "host",
-        "port",
-        "path",
         "db",
         "username",
         "password",
@@ -101,18 +97,19 @@ def from_settings(settings: Settings) -> RedisOptions:
 def _of_url(url: str) -> dict[str, Any]:
     # Their text may quote a part of the password ("user:pa/ss@host" has the port "pa"), so it isn't passed on.
     try:
+        url.encode()
         arguments: dict[str, Any] = dict(parse_url(url))
-        path = urlsplit(url).path
+        parts = urlsplit(url)
     except ValueError:
         raise _error(_URL, "a URL that can't be parsed (not shown, it may hold a password)", _URL_REMEDY) from None
-    if not _URL_ARGUMENTS.issuperset(arguments):
+    if not _URL_ARGUMENTS.issuperset(parse_qs(parts.query, keep_blank_values=True)):
         raise _error(_URL, "an unknown option in its query", "take it out; docs/worker.md lists those that work")
     kind = arguments.pop("connection_class", None)
     if kind is UnixDomainSocketConnection:
         arguments["unix_socket_path"] = arguments.pop("path", None)
     else:
         _require_host(arguments)
-        _require_database(path)
+        _require_database(parts.path)
     if kind is SSLConnection:
         arguments["ssl"] = True
     return arguments
@@ -141,7 +138,7 @@ def _check_tls_files(arguments: Mapping[str, Any]) -> None:
     try:
         ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        reason = error.strerror or "no certificate in it"
+        reason = "no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
         raise _error(_CA_FILE, f"{ca_file}: {reason}", "mount the certificate authority's PEM file there") from None
 
 

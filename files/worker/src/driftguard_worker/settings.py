@@ -20,6 +20,7 @@ from .names import FLEET_PATTERN, HEALTH_PORT, SERVICE_PATTERN, UNKNOWN
 __all__ = ["Settings", "SettingsError", "load", "wrong"]
 
 _VISIBLE = r"^[!-~]{1,253}$"
+_PRINTABLE = r"^[ -~]{1,253}$"
 _FOUND_LIMIT = 80
 
 
@@ -75,11 +76,11 @@ class Settings(BaseSettings):
     health_host: Optional[IPvAnyAddress] = None
     health_port: int = Field(default=HEALTH_PORT, ge=0, le=65535)
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
-    git_sha: str = UNKNOWN
-    build_date: str = UNKNOWN
-    expected_git_sha: Optional[str] = None
-    node_env: Optional[str] = None
-    worker_env: Optional[str] = None
+    git_sha: str = Field(default=UNKNOWN, pattern=_PRINTABLE)
+    build_date: str = Field(default=UNKNOWN, pattern=_PRINTABLE)
+    expected_git_sha: Optional[str] = Field(default=None, pattern=_PRINTABLE)
+    node_env: Optional[str] = Field(default=None, pattern=_PRINTABLE)
+    worker_env: Optional[str] = Field(default=None, pattern=_PRINTABLE)
 
     @property
     def queue_prefix(self) -> str:

@@ -1,0 +1,61 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The worker's names are those of the contract that the deployer and the guards are held to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from driftguard_worker import healthcheck, names
+from driftguard_worker.lifecycle import State
+from driftguard_worker.settings import Settings
+
+CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[3] / "files/guard/contract.json").read_text("utf-8"))[
+    "names"
+]
+REGISTRATION = CONTRACT["registration"]
+
+
+def filled(template: str) -> str:
+    for name, value in {"fleet": "demo", "service": "ocr", "instance": "ab12ab12ab12"}.items():
+        template = template.replace(f"<{name}>", value)
+    return template
+
+
+def test_patterns() -> None:
+    assert CONTRACT["fleetPattern"] == names.FLEET_PATTERN
+    assert CONTRACT["servicePattern"] == names.SERVICE_PATTERN
+
+
+def test_keys() -> None:
+    redis = CONTRACT["redis"]
+    assert names.version_key("demo", "ocr", "ab12ab12ab12") == filled(redis["registration"])
+    assert names.legacy_key("demo", "ocr") == filled(redis["legacyRegistration"])
+    assert names.index_key("demo") == filled(redis["workers"])
+    assert names.member("ocr", "ab12ab12ab12") == filled(redis["workersMember"])
+
+
+def test_fields_and_states() -> None:
+    assert list(names.FIELDS) == REGISTRATION["fields"]
+    assert list(names.LEGACY_FIELDS) == REGISTRATION["legacyFields"]
+    assert {state.value for state in State} <= set(REGISTRATION["states"])
+
+
+def test_times() -> None:
+    assert REGISTRATION["heartbeatSeconds"] == names.HEARTBEAT_SECONDS
+    assert REGISTRATION["ttlSeconds"] == names.REGISTRATION_TTL_SECONDS
+    assert REGISTRATION["legacyTtlSeconds"] == names.LEGACY_TTL_SECONDS
+
+
+def test_places() -> None:
+    assert CONTRACT["healthPort"] == names.HEALTH_PORT == healthcheck._PORT
+    assert CONTRACT["imageFile"] == names.IMAGE_FILE
+    assert CONTRACT["guardMount"] == names.GUARD_DIRECTORY
+
+
+def test_every_variable_of_the_deployer_is_a_setting() -> None:
+    deployed = {*CONTRACT["environment"]["deploy"], *CONTRACT["environment"]["image"]}
+    assert deployed <= {name.upper() for name in Settings.model_fields}
