@@ -1,0 +1,161 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The part of the engine's gateway that builds, reads into and pushes images."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import tarfile
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Iterator, Mapping, Optional
+
+from .engine import Engine, _asking
+from .errors import DriftguardError
+
+with suppress(ImportError):  # Engine.connect says so
+    import docker.errors
+
+_SYMLINK, _DIRECTORY = 1 << 27, 1 << 31  # Go's os.FileMode, which the engine reports
+_UNKNOWN = ("manifest unknown", "name unknown")  # what some registries say instead of 404
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """A file in an image.
+
+    :param mode: permission bits.
+    :param target: for a link, the absolute path that it leads to in the end.
+    """
+
+    mode: int
+    directory: bool
+    target: Optional[str]
+
+
+class ImageFiles:
+    """The files of an image, read through a container that is never started: it needs no shell and runs nothing."""
+
+    def __init__(self, client: Any, container_id: str) -> None:
+        self._client = client
+        self._id = container_id
+
+    def stat(self, path: str) -> Optional[FileStat]:
+        """What is at an absolute path; links in its directory part are followed, the last one isn't."""
+        with _asking(f"stat of {path}"):
+            answer = self._client.head(
+                self._client._url("/containers/{0}/archive", self._id), params={"path": path})
+            if answer.status_code == 404:
+                return None
+            self._client._raise_for_status(answer)
+            found = json.loads(base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"]))
+        mode = int(found["mode"])
+        return FileStat(mode & 0o777, bool(mode & _DIRECTORY), found["linkTarget"] if mode & _SYMLINK else None)
+
+    def members(self, path: str) -> list[tarfile.TarInfo]:
+        """A file, or a directory with what is below it, as tar headers; empty where there is nothing."""
+        archive = self._archive(path)
+        return archive.getmembers() if archive else []
+
+    def read(self, path: str) -> Optional[bytes]:
+        """Content of a regular file; None where there is none."""
+        archive = self._archive(path)
+        stream = archive.extractfile(archive.getmembers()[0]) if archive else None
+        return stream.read() if stream else None
+
+    def _archive(self, path: str) -> Optional[tarfile.TarFile]:
+        with _asking(f"read of {path}"):
+            try:
+                packed, _stat = self._client.get_archive(self._id, path)
+            except docker.errors.NotFound:
+                return None
+            return tarfile.open(fileobj=io.BytesIO(b"".join(packed)))
+
+
+class ImageEngine(Engine):
+    """An engine that images are built on."""
+
+    @classmethod
+    def connect(cls) -> ImageEngine:
+        """See :meth:`Engine.connect`."""
+        plain = Engine.connect()
+        return cls(plain._client, plain.version)
+
+    @contextmanager
+    def files(self, image: str, labels: Mapping[str, str]) -> Iterator[ImageFiles]:
+        """The files of an image while the context lasts.
+
+        :param labels: of the container that stands for it.
+        """
+        with _asking(f"container of image {image}"):
+            created = self._client.create_container(image, command=["-"], labels=dict(labels), network_disabled=True)
+        try:
+            yield ImageFiles(self._client, created["Id"])
+        finally:
+            self.remove(created["Id"])
+
+    def build(self, *, timeout: float, labels: Optional[Mapping[str, str]] = None, **options: Any) -> str:
+        """Build with the engine's own (classic) builder.
+
+        :param timeout: seconds of silence after which it is given up.
+        :param options: of the SDK's ``build``: path, or fileobj and custom_context; dockerfile, buildargs, target, tag.
+        :returns: id of the image.
+        :raises DriftguardError: the build failed; its last lines are what was found.
+        """
+        said: list[str] = []
+        identity = ""
+        with _asking("build"):
+            for row in self._client.build(
+                    rm=True, forcerm=True, decode=True, timeout=timeout, labels=dict(labels or {}), **options):
+                identity = (row.get("aux") or {}).get("ID", identity)
+                said.extend(str(row.get("stream") or row.get("error") or "").splitlines())
+                if "error" in row:
+                    raise DriftguardError(
+                        "build", "the Dockerfile to build", "\n".join(line for line in said if line.strip())[-4000:],
+                        "mend what the last lines name")
+        return identity
+
+    def push(self, repository: str, tag: str, timeout: float) -> str:
+        """Push one tag with the credentials of this user's Docker configuration.
+
+        :param timeout: seconds of silence after which it is given up.
+        :returns: digest of the manifest.
+        :raises DriftguardError: the registry refused or didn't answer.
+        """
+        digest = ""
+        with _asking(f"push of {repository}:{tag}"), self._timeout(timeout):
+            for row in self._client.push(repository, tag=tag, stream=True, decode=True):
+                digest = (row.get("aux") or {}).get("Digest", digest)
+                if "error" in row:
+                    raise DriftguardError(
+                        f"push of {repository}:{tag}", "the registry to take it", str(row["error"]),
+                        "check the name, the registry's reachability and this user's docker login")
+        return digest
+
+    def registry_digest(self, reference: str, timeout: float) -> Optional[str]:
+        """The digest that a registry has for a tag; None when it has none.
+
+        :raises DriftguardError: the registry can't be asked.
+        """
+        with _asking(f"registry's word on {reference}"), self._timeout(timeout):
+            try:
+                return str(self._client.inspect_distribution(reference)["Descriptor"]["digest"])
+            except docker.errors.NotFound:
+                return None
+            except docker.errors.APIError as error:
+                if any(word in str(error) for word in _UNKNOWN):
+                    return None
+                raise DriftguardError(
+                    f"registry of {reference}", "an answer", str(error.explanation or error)[:300],
+                    "check the name, the registry's reachability and this user's docker login") from error
+
+    def tags_of(self, repository: str) -> dict[str, str]:
+        """Tags of a repository with the time each was set (ISO, as the engine writes it)."""
+        with _asking(f"tags of {repository}"):
+            rows = self._client.images(name=repository)
+        return {
+            tag: str(((self.image(row["Id"]) or {}).get("Metadata") or {}).get("LastTagTime") or "")
+            for row in rows for tag in row["RepoTags"] or () if tag.startswith(f"{repository}:")}
