@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
 from .code_paths import code_paths, covered_code
+from .dev_runners import find_runner
 from .errors import DriftguardError
 from .fleet_spec import Healthcheck, Service
 from .fleet_values import size_text
@@ -239,6 +240,11 @@ def _check_against_image(fleet: str, service: Service, image: Optional[VariantIm
     command = [*image.entrypoint, *(service.command or image.cmd)]
     if not command:
         raise DriftguardError(f"{subject}, key command", "a command here or in the image", "neither", "set command, or give the image a CMD")
+    runner = find_runner(command)
+    if runner:
+        raise DriftguardError(
+            f"{subject}, key command", "the built program, without a development runner", f"{runner} in {' '.join(command)[:120]}",
+            "name the built program, for example node dist/worker.js: a runner may run other code than was built and checked")
     paths = code_paths(image.working_dir, [*command, *image.cmd])
     for target in [mount.target for mount in service.volumes] + list(service.tmpfs):
         covered = covered_code(target, paths)
