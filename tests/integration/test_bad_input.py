@@ -1,0 +1,117 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bad input and missing services: a clear error, a non-zero exit status, and nothing half done."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from support.fleet import Fleet, FleetRedis, wait_for
+
+SPECS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "unknown key": ({"alpha": {"memroy": "64M"}}, ("service 'alpha'", "memroy", "unknown key")),
+    "no memory": ({"alpha": {"memory": ""}}, ("service 'alpha'", "memory")),
+    "GIT_SHA": ({"alpha": {"environment": {"GIT_SHA": "0" * 40}}}, ("GIT_SHA", "makes a stale image look current")),
+    "mount over the code": ({"alpha": {"volumes": ["data:/app"]}}, ("alpha", "/app", "no mount over the code")),
+    "engine socket": ({"alpha": {"volumes": ["/var/run/docker.sock:/docker.sock"]}}, ("alpha", "raw engine socket")),
+    "short grace": ({"alpha": {"stop_grace_period": "1s", "drain_time": "30s"}}, ("stop_grace_period", "drain time")),
+    "shell string": ({"alpha": {"command": "python worker.py"}}, ("command", "list of arguments")),
+    "development runner": ({"alpha": {"command": ["npx", "tsx", "worker.ts"]}}, ("alpha", "tsx")),
+    "unknown variant": ({"alpha": {"variant": "gpu"}}, ("alpha", "variant", "gpu")),
+    "unknown secret": ({"alpha": {"secrets": ["nobody"]}}, ("alpha", "nobody", "worker_secrets")),
+    "no services": ({}, ("worker_fleet_services",)),
+    "bad name": ({"Alpha!": None}, ("Alpha!",)),
+}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_bad_spec_costs_nothing(fleet: Fleet, name: str) -> None:
+    services, said = SPECS[name]
+    fleet.variables["worker_fleet_services"] = services
+    fleet.deploy().must_fail("expected", "found", "remedy", *said)
+    assert fleet.containers() == []
+    assert not (fleet.root / fleet.name / "revisions").exists()
+    assert not (fleet.root / fleet.name / "secrets").exists()
+
+
+def test_every_problem_of_a_spec_is_named_at_once(fleet: Fleet) -> None:
+    fleet.variables["worker_fleet_services"] = {"alpha": {"memroy": "64M"}, "beta": {"replicas": 0}}
+    fleet.deploy().must_fail("memroy", "replicas", "2 problems")
+
+
+def test_redis_down(fleet: Fleet) -> None:
+    fleet.variables["worker_redis_control_url"] = "redis://127.0.0.1:1/0"
+    fleet.deploy().must_fail("127.0.0.1:1", "expected", "remedy")
+    assert fleet.containers() == []
+
+
+def test_redis_password_wrong(fleet: Fleet) -> None:
+    fleet.variables["worker_redis_password"] = "certainly-not-this-one"
+    run = fleet.deploy().must_fail("expected", "remedy", "password")
+    assert "certainly-not-this-one" not in run.output
+    assert fleet.containers() == []
+
+
+def test_redis_that_evicts_keys(fleet: Fleet) -> None:
+    client = fleet.redis.client
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        fleet.deploy().must_fail("noeviction")
+    finally:
+        client.config_set("maxmemory-policy", "noeviction")
+    assert fleet.containers() == []
+
+
+def test_engine_down(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet.deploy().must_pass()
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    fleet.deploy().must_fail("Docker Engine", "expected", "remedy")
+    fleet.verify().must_fail("Docker Engine", "expected", "remedy")
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_disk_full_while_rendering(fleet: Fleet, full_disk: Path) -> None:
+    fleet.root = full_disk
+    fleet.variables["worker_root"] = str(full_disk)
+    fleet.deploy().must_pass()
+    before = {path: path.read_bytes() for path in full_disk.rglob("*") if path.is_file() and "state" not in path.parts}
+    ids = fleet.ids()
+    filler = full_disk / "filler"
+    with filler.open("wb") as stream:
+        try:
+            while True:
+                stream.write(b"x" * 1024)
+                stream.flush()
+        except OSError:
+            pass
+    fleet.commit()
+    fleet.deploy().must_fail("No space left on device", "remedy")
+    after = {path: path.read_bytes() for path in full_disk.rglob("*") if path.is_file() and "state" not in path.parts and path != filler}
+    assert after == before
+    assert fleet.ids() == ids
+    filler.unlink()
+    fleet.deploy().must_pass()
+
+
+def test_another_deploy_holds_the_lease(fleet: Fleet, fleet_redis: FleetRedis) -> None:
+    fleet.deploy().must_pass()
+    process = fleet.start("deploy-workers.yml", "-e", "worker_services=alpha", "-e", "worker_stabilize=8")
+    wait_for(lambda: fleet_redis.client.exists(f"{fleet.name}:lock:deploy"), "the lease to be taken")
+    first = fleet.log
+    run = fleet.play("deploy-workers.yml")
+    run.must_fail("expected", "remedy")
+    assert process.wait(timeout=120) == 0, first.read_text()

@@ -1,0 +1,142 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Killed in the middle: the next run heals what was left and converges in one go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.fleet import Fleet, wait_for
+
+
+def processes(needle: str) -> list[int]:
+    """Processes whose command line contains a text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                continue
+            if needle in line:
+                found.append(int(entry.name))
+    return found
+
+
+def kill_all(needle: str) -> None:
+    """Kill -9 whatever has a text in its command line."""
+    for pid in processes(needle):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def converges(fleet: Fleet) -> None:
+    """One more run is enough, and leaves nothing to do."""
+    fleet.deploy().must_pass()
+    fleet.verify().must_pass()
+    assert len(fleet.containers()) == 3
+    assert fleet.deploy().must_pass().changed == 0
+
+
+def mid_recreate(fleet: Fleet, old: set[str]) -> bool:
+    """Whether some old containers are gone, and the rollout isn't through."""
+    return len(old - {container.id for container in fleet.engine.containers.list(all=True)}) > 0
+
+
+def test_ansible_playbook_killed_in_mid_recreate(fleet: Fleet) -> None:
+    fleet.deploy().must_pass()
+    old = set(fleet.ids().values())
+    fleet.commit()
+    process = fleet.start("deploy-workers.yml")
+    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    converges(fleet)
+
+
+def test_only_the_playbooks_process_killed_while_its_module_goes_on(fleet: Fleet) -> None:
+    """The orphaned module must not work against the next run: the higher number stops it, the lock orders the two."""
+    fleet.deploy().must_pass()
+    old = set(fleet.ids().values())
+    fleet.commit()
+    fleet.variables["worker_stabilize"] = 15
+    process = fleet.start("deploy-workers.yml")
+    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    process.kill()
+    process.wait()
+    fleet.variables["worker_stabilize"] = 2
+    converges(fleet)
+
+
+def test_compose_killed_in_mid_create(fleet: Fleet) -> None:
+    fleet.deploy().must_pass()
+    fleet.commit()
+    fleet.start("deploy-workers.yml")
+    needle = f"--project-name {fleet.project}"
+    wait_for(lambda: processes(needle), "compose to start", 60)
+    kill_all(needle)
+    wait_for(lambda: not processes(f"{fleet.directory}/inventory.yml"), "the playbook to end", 120)
+    assert "rolled back" in fleet.log.read_text() or "back on what it ran before" in fleet.log.read_text()
+    converges(fleet)
+
+
+def test_half_made_containers_are_healed(fleet: Fleet) -> None:
+    """What a compose that was killed in mid-recreate leaves: created, with twelve digits before the name."""
+    fleet.deploy().must_pass()
+    template = fleet.containers(service="alpha")[0]
+    facts = fleet.engine.api.inspect_container(template.id)
+    fleet.engine.api.create_container(
+        facts["Image"], name=f"{template.id[:12]}_{template.name}", labels=facts["Config"]["Labels"], entrypoint=facts["Config"]["Entrypoint"],
+        command=facts["Config"]["Cmd"])
+    fleet.verify().must_fail(f"{template.id[:12]}_{template.name}", "[STOPPED]", "half made")
+    converges(fleet)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_leave_nothing_working(fleet: Fleet, sign: signal.Signals) -> None:
+    fleet.deploy().must_pass()
+    old = set(fleet.ids().values())
+    fleet.commit()
+    process = fleet.start("deploy-workers.yml")
+    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    os.killpg(process.pid, sign)
+    assert process.wait(timeout=60) != 0
+    wait_for(lambda: not processes(f"--project-name {fleet.project}"), "compose to end", 60)
+    converges(fleet)
+
+
+@pytest.mark.last
+def test_the_engine_killed_in_mid_recreate(fleet: Fleet) -> None:
+    """kill -9 of the engine: the workers live on, the run fails clearly, and the next one converges."""
+    fleet.deploy().must_pass()
+    old = set(fleet.ids().values())
+    fleet.commit()
+    process = fleet.start("deploy-workers.yml")
+    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    restart_engine()
+    assert process.wait(timeout=240) != 0
+    assert "Traceback" not in fleet.log.read_text()
+    converges(fleet)
+
+
+def restart_engine() -> None:
+    """Kill the engine hard and start it as it was started before."""
+    pids = processes("dockerd")
+    lines = {pid: (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0") for pid in pids}
+    pid, line = next((pid, line) for pid, line in lines.items() if os.path.basename(line[0]) == b"dockerd")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not (Path("/proc") / str(pid)).exists() or b"Z" in (Path("/proc") / str(pid) / "stat").read_bytes(), "the engine to be gone")
+    kill_all("containerd --config /var/run/docker")
+    for stale in (Path("/var/run/docker.pid"), Path("/var/run/docker/containerd/containerd.pid")):
+        stale.unlink(missing_ok=True)
+    with Path("/var/log/dockerd-test.log").open("ab") as log:
+        subprocess.Popen([word.decode() for word in line if word], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    wait_for(lambda: subprocess.run(["docker", "info"], capture_output=True).returncode == 0, "the engine to answer again", 60)
