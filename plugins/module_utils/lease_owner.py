@@ -64,7 +64,7 @@ def is_gone(machine: str, pid: int, pid_start: str) -> bool:
 
     False whenever that can't be told (another machine, container or boot, no pid, no /proc): then only time ends it.
     """
-    if not (machine and pid and pid_start) or machine != this_machine():
+    if not (machine and pid_start and 1 <= pid <= MAX_PID) or machine != this_machine():
         return False
     process = process_of(pid)
     if process is None:
