@@ -16,7 +16,9 @@ from .names import GUARD_MOUNT, IMAGE_FILE, SECRETS_MOUNT
 
 SYSTEM_CODE = ("/bin", "/sbin", "/lib", "/lib64", "/usr", "/opt", "/app", str(PurePosixPath(IMAGE_FILE).parent))
 DATA = ("/tmp", "/var/tmp", "/run", "/var/run", "/var/log", "/var/cache", "/var/lib", "/dev", "/proc", "/sys", "/home", "/root", "/mnt", "/media")
-ENGINE_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv")
+ENGINE_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv",
+    # where an engine puts its init, through /sbin or where that leads
+    "/sbin/docker-init", "/usr/sbin/docker-init", "/usr/bin/docker-init")
 
 
 def code_paths(working_dir: str, command: Sequence[str]) -> tuple[str, ...]:
@@ -60,7 +62,8 @@ def changed_code(changes: Iterable[str], paths: Sequence[str], mounts: Sequence[
 
 
 def _harmless(path: str, paths: Sequence[str], mounts: Sequence[str]) -> bool:
-    if path in ENGINE_FILES or any(_inside(mount, path) or _inside(path, mount) for mount in map(_normal, mounts)):
+    placed = (*ENGINE_FILES, *map(_normal, mounts))
+    if any(_inside(place, path) or _inside(path, place) for place in placed):
         return True
     own_code = [code for code in paths if code not in SYSTEM_CODE]
     if any(_inside(path, code) for code in own_code):

@@ -29,7 +29,7 @@ def plan_fleet(
     """Check an inventory as a whole and put its hosts into batches.
 
     :param group: name of the inventory group, for messages.
-    :param hosts: host → names of the services placed there, None for all.
+    :param hosts: host → names of the services placed there, None or False for all.
     :param batches: sizes such as 1 or "25%"; the last one repeats until no host is left.
     :param selected: services named on the command line, empty for all.
     :param single_engine: images are only on the engine that built them, since nothing is pushed.
@@ -39,7 +39,7 @@ def plan_fleet(
         raise DriftguardError(
             f"inventory group {group}", "at least one host", "none", "put hosts into the group, or name another one with -e worker_group=NAME")
     spec = read_services(fleet, services, defaults)
-    placement = {host: tuple(placed(fleet, spec, wanted)) for host, wanted in hosts.items()}
+    placement = {host: tuple(placed(fleet, spec, None if wanted is False else wanted)) for host, wanted in hosts.items()}
     _check_placement(str(fleet), spec, placement)
     _check_selected(str(fleet), spec, selected)
     if single_engine and len(hosts) > 1:

@@ -29,7 +29,7 @@ options:
     default: workers
   hosts:
     description:
-      - The fleet's hosts by name, each with the list of services placed on it, or null for all.
+      - The fleet's hosts by name, each with the list of services placed on it, or null or false for all.
     type: dict
     required: true
   services:

@@ -31,11 +31,10 @@ class Silence:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        own = [self._fleet.name, *self._fleet.ids().values()]
         for event in self._fleet.engine.events(since=self._since, until=time.time(), decode=True):
-            name = event.get("Actor", {}).get("Attributes", {}).get("name", "")
-            own = self._fleet.name in name or event["Type"] in ("image", "network", "volume") or self._fleet.name in str(event)
-            if own and not event["Action"].startswith(self.IGNORED):
-                self.events.append(f"{event['Type']} {event['Action']} {name}")
+            if any(mark in str(event) for mark in own) and not event["Action"].startswith(self.IGNORED):
+                self.events.append(f"{event['Type']} {event['Action']} {event['Actor']}")
 
 
 def foretold(fleet: Fleet, *arguments: str) -> Run:
