@@ -154,7 +154,7 @@ def parse_record(text: str, subject: str, fleet: str, remedy: str) -> Record:
     :param subject: the file or key it comes from; with ``remedy`` for the failure.
     :raises DriftguardError: it isn't a record of this fleet.
     """
-    flaw = "not a JSON object of at most 64 KiB"
+    flaw = "not a JSON object of at most 64 KiB with no key twice"
     document = json_object(text)
     if document is not None:
         flaw = _flaw(document, fleet)

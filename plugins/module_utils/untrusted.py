@@ -32,14 +32,21 @@ def decode(value: bytes) -> str:
 
 
 def json_object(text: str) -> Optional[dict[str, Any]]:
-    """A JSON object of at most 64 KiB; None for anything else, however malformed."""
+    """A JSON object of at most 64 KiB with no key twice; None for anything else, however malformed."""
     if len(text) > MAX_DOCUMENT:
         return None
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unambiguous)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands twice")
+    return values
 
 
 def whole_number(value: Any, least: int = 0) -> Optional[int]:

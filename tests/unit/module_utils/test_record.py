@@ -231,6 +231,7 @@ def test_no_other_value_passes(key: str, value: Any) -> None:
         '{"a":' * 5000,
         "x" * 70_000,
         '{"generation": 1e999}',
+        render_json(record(ROLLING, A, B)).replace('"phase"', '"fleet": "demo", "phase"'),
         '{"generation": ' + "9" * 5000 + "}",
         '{"schema": NaN}',
         '\ud800{"a":1}',
