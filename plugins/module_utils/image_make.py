@@ -81,7 +81,7 @@ def refuse_unbuildable(request: Request, source: Source, engine: ImageEngine) ->
             "their files are not part of the commit")
     check_secrets(request.secrets)
     for plan in source.plans.values():
-        check_local(engine, plan.bases.images)
+        check_local(engine, [image for image in plan.bases.images if not _unknown(request, image)])
 
 
 def make(request: Request, source: Source, engine: ImageEngine, names: Iterable[str], scratch: Path) -> Made:
@@ -120,6 +120,10 @@ def check_local(engine: ImageEngine, images: Iterable[Pinned]) -> None:
                 f"base image {image.reference}", "an image on this engine whose id is its tag",
                 str(found["Id"]) if found else "no such image",
                 "bootstrap the base image (role base_image) and name it by its id: docker tag <id> <repository>:<id>")
+
+
+def _unknown(request: Request, image: Pinned) -> bool:
+    return request.base is not None and not request.base.known and image.reference == request.base.reference
 
 
 def _bases(request: Request, parsed: Dockerfile, name: str) -> Bases:

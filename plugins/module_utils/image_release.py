@@ -16,7 +16,7 @@ from .image_make import Made, Source, make, read_source, refuse_unbuildable
 from .image_plan import SHORT, Genuine, Wanted, checks_id, choose, genuine, release, variant_image
 from .image_request import Request
 from .module_base import Result
-from .names import LABEL_FLEET, LABEL_RELEASE, LABEL_VARIANT
+from .names import LABEL_BASE_DIGEST, LABEL_BASE_NAME, LABEL_FLEET, LABEL_RELEASE, LABEL_VARIANT
 
 ABSENT, NOT_YET = "absent", "known once it is built"
 REGISTRY_SECONDS = 30
@@ -159,10 +159,12 @@ def _report(
         name: variant_image(state.plan, state.found, state.digest) for name, state in after.items()
         if state.found and (state.digest or not request.push)}
     whole = set(images) == set(after)
+    identity = source.identity if not request.base or request.base.known else None
     created = [state.found.created for state in after.values() if state.found]
     return {
-        "fleet": request.fleet, "sha": source.sha, "short_sha": source.sha[:SHORT], "release_id": source.identity,
-        "release": release(source.plans, images, created).to_dict() if whole else None,
+        "fleet": request.fleet, "sha": source.sha, "short_sha": source.sha[:SHORT], "release_id": identity,
+        "release": release(source.plans, images, created).to_dict() if whole else {
+            "fleet": request.fleet, "release_id": identity, "sha": source.sha, "created": None, "variants": {}},
         "variants": {name: _row(state, images.get(name)) for name, state in after.items()},
         "changes": [change for state in before.values() for change in state.changes()],
         "changed_variants": [name for name, state in before.items() if any(state.changes())],
@@ -170,15 +172,14 @@ def _report(
 
 
 def _row(state: State, image: Any) -> dict[str, Any]:
-    final = state.plan.bases.final
     row = {
         "variant": state.plan.spec.name, "repository": state.plan.spec.repository, "tags": list(state.plan.tags),
-        "base_digest": final.digest if final else None, "built": state.found is not None, "image": None, "id": None,
-        "digest": None}
+        "built": state.found is not None, "image": None, "id": None, "digest": None}
     if state.found:
         config = state.found.image["Config"]
         row.update(
             id=state.found.id, digest=state.digest, created=state.found.created,
+            base_name=config["Labels"][LABEL_BASE_NAME], base_digest=config["Labels"][LABEL_BASE_DIGEST],
             env=sorted(entry.split("=", 1)[0] for entry in config.get("Env") or []))
     return {**row, **(image.to_dict() if image else {})}
 

@@ -24,6 +24,7 @@ _STAGE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 _CONTENT = re.compile(r"^(?:/[^\x00-\x1f\x7f]*|[A-Za-z0-9_][A-Za-z0-9_+.-]{0,127})\Z")
 _SIZE = re.compile(r"^(\d{1,12})(?:\.(\d{1,3}))? ?(k|m|g)?(i)?b?\Z", re.IGNORECASE)
 _BASE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/@+,=-]{0,254}\Z")  # what the guards read in image.json
+_STAND_IN = "driftguard.local/base:" + "0" * 64
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3}
 _REGISTRY = re.compile(r"^(?:localhost|[^/]*[.:][^/]*)/")
 
@@ -33,11 +34,13 @@ class Base:
     """The image that a Dockerfile is told to build upon.
 
     :param argument: name of the build argument that carries the reference.
+    :param known: false for a base that is still to be made, in check mode; its reference is a stand-in then.
     """
 
     name: str
     reference: str
     argument: str
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,15 @@ class Request:
     timeout: int
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Request:
+    def from_options(cls, options: Mapping[str, Any], check_mode: bool = False) -> Request:
         """Validate the module's options.
 
+        :param check_mode: the base may be one that is still to be made.
         :raises DriftguardError: the option that doesn't fit, with what would.
         """
         fleet = check_fleet(options["fleet"])
         source = options["source"]
-        base = _base(options["base"])
+        base = _base(options["base"], check_mode)
         repository = _repository(options["repository"] or f"{fleet}-worker", options["push"])
         shared = _arguments("build_args", options["build_args"], base)
         return cls(
@@ -132,10 +136,11 @@ def _timeout(seconds: int) -> int:
     return seconds
 
 
-def _base(option: Optional[Mapping[str, Any]]) -> Optional[Base]:
+def _base(option: Optional[Mapping[str, Any]], check_mode: bool) -> Optional[Base]:
     if option is None:
         return None
-    found = pinned(option["reference"])
+    known = bool(option["reference"]) or not check_mode
+    found = pinned(option["reference"] if known else _STAND_IN)
     if found is None:
         raise _wrong(
             "base.reference", PINNING, option["reference"], "name the base by digest: a tag can move to other content")
@@ -145,7 +150,7 @@ def _base(option: Optional[Mapping[str, Any]]) -> Optional[Base]:
     if option["name"] and not _BASE_NAME.match(option["name"]):
         raise _wrong(
             "base.name", "letters, digits and ._:/@+,=-", option["name"], "use the name that people know the base by")
-    return Base(option["name"] or found.name, option["reference"], option["arg"])
+    return Base(option["name"] or found.name, found.reference, option["arg"], known)
 
 
 def _repository(repository: str, push: bool) -> str:

@@ -67,6 +67,7 @@ options:
           - C(repository@sha256:<digest>) (a tag before the C(@) is fine), or C(repository:<image id>), a local tag
             that repeats the image's own id. The latter is for images without a registry, and is checked before and
             after the build.
+          - In check mode an empty string is a base that is still to be made; then the release's id isn't known either.
         type: str
         required: true
       name:
@@ -201,8 +202,9 @@ EXAMPLES = r"""
 RETURN = r"""
 release:
   description:
-    - The release as the other modules take it. Null in check mode as long as an image would be built, or pushed for
-      the first time, since ids and digests are not known before.
+    - The release as the other modules take it.
+    - In check mode C(created) is null and C(variants) is empty as long as an image would be built, or pushed for the
+      first time, since ids and digests are not known before.
   returned: success
   type: dict
   contains:
@@ -245,7 +247,9 @@ release:
         volumes: []
         healthcheck: false
 release_id:
-  description: Id of the release; the same for the same commit and inputs, on any machine.
+  description:
+    - Id of the release; the same for the same commit and inputs, on any machine.
+    - Null in check mode with an empty O(base.reference).
   returned: success
   type: str
   sample: 0123456789ab.89abcdef0123
@@ -266,8 +270,9 @@ short_sha:
   sample: "0123456"
 variants:
   description:
-    - What is known of each image. In check mode an image that is not built yet has no more than the first
-      six keys.
+    - What is known of each image.
+    - In check mode an image that is not built yet has C(variant), C(repository), C(tags), C(built), and null as
+      C(image), C(id) and C(digest).
   returned: success
   type: dict
   contains:
@@ -281,9 +286,6 @@ variants:
       description: Its names, full SHA first.
       type: list
       elements: str
-    base_digest:
-      description: Digest (or id) of the image it is built upon; null for scratch.
-      type: str
     built:
       description: Whether the image is there; false only in check mode.
       type: bool
@@ -332,6 +334,12 @@ variants:
       type: bool
     created:
       description: When it was stamped.
+      type: str
+    base_name:
+      description: Name of the image that it is built upon, C(scratch) for none.
+      type: str
+    base_digest:
+      description: Its digest, or for a local one its id; C(none) for scratch.
       type: str
     env:
       description: Names of its environment variables.
@@ -422,7 +430,7 @@ ARGUMENT_SPEC = {
 
 def build(module: AnsibleModule) -> Result:
     """Have the release's images on this engine, and in the registry."""
-    request = Request.from_options(module.params)
+    request = Request.from_options(module.params, module.check_mode)
     with interruptible(), tempfile.TemporaryDirectory(prefix="worker-image-", dir=module.tmpdir) as scratch:
         return ensure(request, ImageEngine.connect(), Path(scratch), module.check_mode, module.warn)
 
