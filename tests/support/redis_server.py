@@ -46,11 +46,12 @@ class RedisServer:
     """One ``redis-server``; started, stopped and disturbed at will.
 
     :param directory: for its configuration and data.
+    :param host: address to listen on; the engine's bridge for containers.
     :param tls: directory with ``ca.crt``, ``server.crt`` and ``server.key``; then the port speaks TLS.
     """
 
-    def __init__(self, directory: Path, password: str = PASSWORD, tls: Path | None = None) -> None:
-        self.host = HOST
+    def __init__(self, directory: Path, password: str = PASSWORD, tls: Path | None = None, host: str = HOST) -> None:
+        self.host = host
         self.port = _free_port()
         self.password = password
         self._tls = tls
@@ -151,9 +152,9 @@ class RedisServer:
 
     def _ports(self) -> list[str]:
         if self._tls is None:
-            return [f"bind {HOST}", f"port {self.port}"]
+            return [f"bind {self.host}", f"port {self.port}"]
         return [
-            f"bind {HOST}",
+            f"bind {self.host}",
             "port 0",
             f"tls-port {self.port}",
             f"tls-cert-file {self._tls / 'server.crt'}",
