@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, TypeVar
 
-_SIZE = re.compile(r"^(\d{1,15})(?:\.(\d{1,3}))?\s?([bkmg]?)i?b?\Z", re.IGNORECASE)
+_SIZE = re.compile(r"^(\d{1,16})(?:\.(\d{1,3}))? ?([bkmg]?)i?b?\Z", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-_DURATION = re.compile(r"^(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?\Z")
+_DURATION = re.compile(r"^(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,7})s)?\Z", re.ASCII)
+_NUMBER = re.compile(r"^\d{1,9}(?:\.\d{1,9})?\Z", re.ASCII)
 _ENVIRONMENT_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _MEBI = 1024**2
+MAX_DURATION = 86400
+MAX_TEXT = 128 * 1024 - 1  # Linux: MAX_ARG_STRLEN, the longest argument or variable that a process can be given
 
 Value = TypeVar("Value")
 
@@ -24,15 +27,15 @@ class Unfit(ValueError):
 def size(value: Any) -> int:
     """Bytes from ``512M``, ``2G``, ``1.5g`` or a number of bytes.
 
-    :raises Unfit: not a size, or less than the 6 MiB that the engine demands.
+    :raises Unfit: not a size, or outside 6 MiB (the engine's minimum) to 1 PiB.
     """
-    match = _SIZE.match(str(value).strip()) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
+    match = _SIZE.match(_plain(value))
     if match is None:
         raise Unfit("a size such as 512M or 2G")
-    number = float(f"{match[1]}.{match[2] or 0}")
-    result = int(number * _UNITS[match[3].lower()])
+    thousandths = int(match[1] + (match[2] or "").ljust(3, "0"))
+    result = thousandths * _UNITS[match[3].lower()] // 1000
     if not 6 * _MEBI <= result <= 2**50:
-        raise Unfit("a size of at least 6M (the engine's minimum)")
+        raise Unfit("a size from 6M (the engine's minimum) to 1048576G")
     return result
 
 
@@ -47,16 +50,17 @@ def size_text(value: int) -> str:
 def duration(value: Any) -> int:
     """Whole seconds from ``90``, ``90s``, ``1m30s`` or ``1h``.
 
-    :raises Unfit: not a duration.
+    :raises Unfit: not a duration, or more than a day.
     """
-    text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-    if text.isascii() and text.isdigit() and len(text) < 8:
-        return int(text)
-    match = _DURATION.match(text) if text else None
+    written = _plain(value)
+    match = _DURATION.match(f"{written}s" if written.isdigit() else written) if written else None
     if match is None:
         raise Unfit("a duration such as 30s or 1m30s")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
+    result = hours * 3600 + minutes * 60 + seconds
+    if result > MAX_DURATION:
+        raise Unfit("a duration of at most 24h")
+    return result
 
 
 def positive_duration(value: Any) -> int:
@@ -71,10 +75,10 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
     """Reader of a whole number between two bounds, both included."""
 
     def read(value: Any) -> int:
-        text = str(value).strip()
-        if isinstance(value, (bool, float)) or not text.isascii() or not text.isdigit() or len(text) > 9 or not low <= int(text) <= high:
+        written = _plain(value)
+        if not _NUMBER.match(written) or "." in written or not low <= int(written) <= high:
             raise Unfit(f"a whole number from {low} to {high}")
-        return int(text)
+        return int(written)
 
     return read
 
@@ -84,13 +88,10 @@ def cpus(value: Any) -> float:
 
     :raises Unfit: not a number, or outside 0.01 to 1024.
     """
-    try:
-        number = float(value) if not isinstance(value, bool) else 0.0
-    except (TypeError, ValueError) as error:
-        raise Unfit("a number of CPUs such as 0.5") from error
-    if not 0.01 <= number <= 1024:
-        raise Unfit("a number of CPUs from 0.01 to 1024")
-    return round(number, 3)
+    written = repr(round(value, 3)) if isinstance(value, float) else _plain(value)
+    if not _NUMBER.match(written) or not 0.01 <= float(written) <= 1024:
+        raise Unfit("a number of CPUs from 0.01 to 1024, such as 0.5")
+    return round(float(written), 3)
 
 
 def boolean(value: Any) -> bool:
@@ -106,21 +107,23 @@ def boolean(value: Any) -> bool:
 
 
 def text(value: Any) -> str:
-    """Text that a process can be given: a scalar without NUL or lone surrogates.
+    """Text that a process can be given: a scalar without NUL or lone surrogates, of less than 128 KiB.
 
-    :raises Unfit: a list, a dictionary, nothing, or undecodable text.
+    :raises Unfit: a list, a dictionary, nothing, undecodable or too long text.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, (str, int, float)):
         raise Unfit("text or a number")
-    result = str(value)
+    try:
+        result = str(value)
+        length = len(result.encode("utf-8"))
+    except ValueError as error:  # lone surrogates; from Python 3.11 on also numbers of thousands of digits
+        raise Unfit("text that can be written as UTF-8") from error
     if "\0" in result:
         raise Unfit("text without NUL bytes")
-    try:
-        result.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Unfit("text that can be written as UTF-8") from error
+    if length > MAX_TEXT:
+        raise Unfit(f"text of at most {MAX_TEXT} bytes (Linux gives a process no longer ones)")
     return result
 
 
@@ -156,8 +159,25 @@ def environment(value: Any) -> dict[str, str]:
         raise Unfit("a dictionary of variables")
     for name in value:
         if not isinstance(name, str) or not _ENVIRONMENT_NAME.match(name):
-            raise Unfit(f"variable names of letters, digits and underscores (not {name!r})")
+            raise Unfit(f"variable names of letters, digits and underscores (not {shown(name)})")
     return {str(name): text(content) for name, content in value.items()}
+
+
+def shown(value: Any) -> str:
+    """A value as a message may show it: short, and of a list or dictionary only that it is one, for what is in it."""
+    if isinstance(value, (dict, list, tuple)):
+        return f"a {'dictionary' if isinstance(value, dict) else 'list'} of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**60:
+        return "a number of more than 60 digits"
+    written = repr(str(value)) if isinstance(value, str) else repr(value)
+    return written if len(written) <= 120 else f"{written[:120]}…"
+
+
+def _plain(value: Any) -> str:
+    """A text or whole number without surrounding spaces; empty for anything else, and for absurdly large numbers."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or (isinstance(value, int) and abs(value) > 10**18):
+        return ""
+    return str(value).strip()
 
 
 def name_like(pattern: re.Pattern[str]) -> Callable[[Any], str]:
