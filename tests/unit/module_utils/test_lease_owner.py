@@ -16,6 +16,7 @@ from typing import Iterator
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import lease_owner
 from ansible_collections.driftguard.workers.plugins.module_utils.lease_owner import (
+    Process,
     is_gone,
     playbook_pid,
     process_of,
@@ -40,6 +41,13 @@ def start_of(pid: int) -> str:
 
 def test_a_live_process_is_not_gone(sleeper: subprocess.Popen[bytes]) -> None:
     assert not is_gone(this_machine(), sleeper.pid, start_of(sleeper.pid))
+
+
+def test_a_suspended_process_is_not_gone(sleeper: subprocess.Popen[bytes]) -> None:
+    start = start_of(sleeper.pid)
+    sleeper.send_signal(signal.SIGSTOP)
+    wait_until(lambda: (process_of(sleeper.pid) or Process(0, "", "")).state == "T", "it to stop")
+    assert not is_gone(this_machine(), sleeper.pid, start)
 
 
 def test_a_killed_process_is_gone_even_before_it_is_reaped(sleeper: subprocess.Popen[bytes]) -> None:
