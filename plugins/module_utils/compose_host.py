@@ -29,12 +29,13 @@ def write_compose(options: Mapping[str, Any], check_mode: bool) -> Result:
     fleet, root = options["fleet"], Path(options["root"]) / options["fleet"]
     services = placed(fleet, read_services(fleet, options["services"], options["defaults"]), options["placement"])
     _refuse_password(fleet, options["redis_url"])
-    release = _release(fleet, options["release"], check_mode)
+    raw = _raw_release(fleet, options["release"], Revisions(root))
+    release = _release(fleet, raw, check_mode)
     images = _images(fleet, services, release)
     secrets, store = read_secrets(fleet, options["secrets"], options["redis_password"]), HostSecrets(root)
     start_interval = Engine.connect().has_start_interval
     around = Surroundings(
-        fleet=fleet, host=options["host"], root=str(root), sha=str(options["release"]["sha"]), redis_url=options["redis_url"],
+        fleet=fleet, host=options["host"], root=str(root), sha=str(raw["sha"]), redis_url=options["redis_url"],
         production=options["production"], networks=tuple(options["networks"]), start_interval=start_interval,
         secret_marks=store.marks(secrets, write=False))
     # A first pass without writing anything: bad input must not even leave a key behind.
@@ -43,16 +44,16 @@ def write_compose(options: Mapping[str, Any], check_mode: bool) -> Result:
         around = replace(around, secret_marks=store.marks(secrets, write=True))
     rendered = render(around, services, images)
     stale = store.stale(secrets, [(image.uid, image.gid) for image in images.values()])
-    return _write(options, Revisions(root), rendered, release, (store, secrets, stale), check_mode)
+    return _write(options, Revisions(root), rendered, raw, (store, secrets, stale), check_mode)
 
 
 def _write(
-    options: Mapping[str, Any], revisions: Revisions, rendered: Rendered, release: Optional[Release], secrets: Any, check_mode: bool,
+    options: Mapping[str, Any], revisions: Revisions, rendered: Rendered, release: Mapping[str, Any], secrets: Any, check_mode: bool,
 ) -> Result:
     store, values, stale = secrets
-    content = release_json(release.to_dict() if release else dict(options["release"]), rendered.services)
+    content = release_json(dict(release), rendered.services)
     current = revisions.current()
-    number = revisions.find(rendered.text, content) if release else None
+    number = revisions.find(rendered.text, content)
     is_new = number is None
     number = revisions.next_number(options["generation"]) if number is None else number
     if not check_mode:
@@ -64,12 +65,23 @@ def _write(
         changed=is_new or bool(stale),
         values={
             "revision": number, "directory": str(revisions.root / "revisions" / str(number)), "previous": current,
-            "desired": {"release": release.to_dict() if release else dict(options["release"]), "services": rendered.services},
+            "desired": {"release": dict(release), "services": rendered.services},
             "changed_secrets": changed_secrets,
         },
         before=revisions.compose_text(current),
         after=rendered.text + "".join(f"# secret {name}: written\n" for name in changed_secrets),
         header=f"compose.yml of fleet {options['fleet']} on {options['host']}")
+
+
+def _raw_release(fleet: str, given: Optional[Mapping[str, Any]], revisions: Revisions) -> Mapping[str, Any]:
+    if given is not None:
+        return Release.from_dict(given).to_dict() if given.get("variants") else given
+    current = revisions.current()
+    if current is None:
+        raise DriftguardError(
+            f"fleet {fleet}, option release", "a release, or a proved revision on this host whose release goes on", "neither",
+            "deploy the whole fleet first, without worker_services")
+    return revisions.load(current).release.to_dict()
 
 
 def _release(fleet: str, raw: Mapping[str, Any], check_mode: bool) -> Optional[Release]:

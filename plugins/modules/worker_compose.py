@@ -33,8 +33,8 @@ options:
     description:
       - The release, as M(driftguard.workers.worker_image) returns it.
       - In check mode it may be one that is not built yet, with C(release_id) and C(sha) and no C(variants).
+      - The release of the host's proved revision when it is not given.
     type: dict
-    required: true
   generation:
     description:
       - Number of this deployment, as M(driftguard.workers.worker_lock) returns it. A new revision gets it as its name.
@@ -140,7 +140,7 @@ ARGUMENTS = {
     **ROOT_SPEC,
     **SPEC_SPEC,
     "host": {"type": "str", "required": True},
-    "release": {"type": "dict", "required": True},
+    "release": {"type": "dict"},
     "generation": {"type": "int", "default": 1},
     "redis_url": {"type": "str", "required": True},
     "redis_password": {"type": "str", "no_log": True},
