@@ -138,7 +138,7 @@ def _copied(dockerfile: Dockerfile, stage: Stage, values: Mapping[str, str]) -> 
 def _demand(line: int, where: str, written: str, name: str) -> Pinned:
     found = pinned(name)
     if found is None:
-        shown = f"{where} {written}" if written == name else f"{where} {written}, which is {name or 'empty'!r} here"
+        shown = f"{where} {written}" if written == name else f"{where} {written}, which is {name!r} here"
         raise _error(
             line, f"an image by digest ({PINNING}), an earlier stage, or scratch", shown,
             "pin it (docker buildx imagetools inspect IMAGE shows the digest), or write ARG BASE_IMAGE and "
@@ -209,7 +209,7 @@ def _sources(keyword: str, rest: str) -> Iterator[str]:
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str, str]]:
-    lines = enumerate(text.splitlines(), start=1)
+    lines = enumerate(text.split("\n"), start=1)
     escape = _escape(text)
     for number, line in lines:
         if not line.strip() or line.lstrip().startswith("#"):
@@ -238,7 +238,7 @@ def _skip_documents(rest: str, lines: Iterator[tuple[int, str]]) -> None:
 
 
 def _escape(text: str) -> str:
-    for line in text.splitlines():
+    for line in text.split("\n"):
         found = _DIRECTIVE.match(line)
         if not found or found[1].lower() not in ("escape", "syntax", "check"):
             break  # after the first other line it is only a comment
