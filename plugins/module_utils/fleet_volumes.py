@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 from . import fleet_values as values
 from .fleet_values import Unfit
 
-# /var/run is /run in every image of today; a worker with the raw socket owns the host.
+# A worker with the raw socket owns the host.
 _SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
-_OWN = ("/opt/driftguard", "/etc/driftguard", "/run/secrets", "/proc", "/sys", "/dev")
+_OWN = ("/opt/driftguard", "/etc/driftguard", "/run/secrets", "/var/run/secrets", "/proc", "/sys", "/dev")
+_VOLUME_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
+_MAX_PATH = 1024
 
 
 @dataclass(frozen=True)
@@ -30,36 +33,36 @@ class Mount:
 def mount(value: Any) -> Mount:
     """Read ``name:/path[:ro]`` or ``/host/path:/path[:ro]``.
 
-    :raises Unfit: another form, an anonymous volume, the raw socket of an engine, or a place that is the collection's own.
+    :raises Unfit: another form, an anonymous volume, an engine's raw socket, or a place that is the collection's own.
     """
     parts = values.text(value).split(":")
     if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-        raise Unfit("volumes as name:/path or /host/path:/path, with :ro or :rw (anonymous volumes would keep old files)")
+        raise Unfit("name:/path or /host/path:/path, with :ro or :rw (anonymous volumes would keep old files)")
     source, target = parts[0], _absolute(parts[1])
     if source.startswith("/"):
         source = _absolute(source)
-        if PurePosixPath(source).name in _SOCKETS or source in ("/", "/run", "/var/run"):
+        if PurePosixPath(source).name in _SOCKETS or source in ("/run", "/var/run", "/var"):
             raise Unfit("no raw engine socket and no system root in a worker (give it a filtered proxy)")
         return Mount("bind", source, target, parts[2:] == ["ro"])
-    if not source or not source[0].isalnum() or not all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in source):
-        raise Unfit("volume names of letters, digits, '-', '_' and '.'")
+    if not _VOLUME_NAME.match(source):
+        raise Unfit("a volume's name of at most 100 letters, digits, '-', '_' and '.'")
     return Mount("volume", source, target, parts[2:] == ["ro"])
 
 
 def tmpfs_path(value: Any) -> str:
     """An absolute path for a tmpfs.
 
-    :raises Unfit: not absolute, or the collection's own.
+    :raises Unfit: not absolute, the root, or the collection's own.
     """
     return _absolute(values.text(value))
 
 
 def _absolute(path: str) -> str:
-    if not path.startswith("/") or path == "/" or ".." in path.split("/") or any(letter in path for letter in "\n\r\t,;:"):
-        raise Unfit("absolute paths without '..', ',' or ';'")
-    normal = str(PurePosixPath(path))
-    if normal.startswith("//"):
-        normal = normal[1:]
+    # "/." and "//" are the root too, and PurePosixPath keeps two leading slashes.
+    normal = "/" + str(PurePosixPath(path)).lstrip("/")
+    unfit = len(path) > _MAX_PATH or not path.isprintable() or any(letter in path for letter in ",;:")
+    if not path.startswith("/") or normal == "/" or ".." in path.split("/") or unfit:
+        raise Unfit("absolute paths below / without '..', ',', ';' or ':'")
     if any(normal == own or normal.startswith(own + "/") for own in _OWN):
         raise Unfit(f"paths outside {', '.join(_OWN)}")
     return normal
