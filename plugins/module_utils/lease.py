@@ -173,7 +173,7 @@ class DeployLease:
         found, remedy = "another that ended this moment", "run again"
         if standing.unreadable:
             found = f"something that isn't a lease, {end}"
-            remedy = f"look at it (GET {self._key}); if no deploy runs, DEL it"
+            remedy = f"look at it (GET {self._key}); if no deploy runs, DEL {self._key}"
         elif standing.lease is not None:
             found = f"held by {standing.lease}, {end}"
             remedy = "wait for it (option wait), or see with its owner why it takes so long"

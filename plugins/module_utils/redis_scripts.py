@@ -121,7 +121,7 @@ return {mine and 'renewed' or 'regained', lease}
 RELEASE = NUMBERS + """
 local lock, last = unpack(KEYS)
 local held, before = redis.call('GET', lock), redis.call('GET', last)
-if before and field(before, 'token') == ARGV[1] then
+if before and field(before, 'token') == ARGV[1] and not field(before, 'released') then
   redis.call('SET', last, string.sub(before, 1, -2) .. ',"released":true}')
 end
 if held and field(held, 'token') == ARGV[1] then

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import random
 import subprocess
+from dataclasses import replace
 from typing import Any, Callable, Iterator
 
 import pytest
@@ -114,6 +115,7 @@ def test_giving_back_twice_or_another_s_does_nothing(lease: DeployLease) -> None
     assert lease.look().lease == first.lease
     assert lease.release(first.lease.token)
     assert lease.release(first.lease.token) is None
+    assert lease.look().last == replace(first.lease, released=True)
     second = taken_by(lease, BOB)
     assert lease.release(first.lease.token) is None
     assert lease.look().lease == second.lease
