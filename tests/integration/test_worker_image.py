@@ -137,7 +137,13 @@ def production(redis: RedisServer) -> dict[str, str]:
 
 
 def start(engine: docker.DockerClient, image: str, redis: RedisServer, **more: Any) -> Container:
-    return engine.containers.run(image, **{**HARDENED, "environment": production(redis), **more})
+    container: Container = engine.containers.run(image, **{**HARDENED, "environment": production(redis), **more})
+    return container
+
+
+def short_id(container: Container) -> str:
+    """As ``docker ps`` shows it; the SDK's own is two digits shorter."""
+    return str(container.id)[:12]
 
 
 def guarded(engine: docker.DockerClient, image: str, redis: RedisServer, guard: Path, **more: Any) -> Container:
@@ -270,7 +276,7 @@ def test_runs_hardened_behind_the_guard(
     container = guarded(engine, stamped, redis_on_bridge, guard, healthcheck=health)
     wait_for_log(container, '"running"')
     assert "[version] Version check passed: " in log(container)
-    key = f"demo:worker:extractor:{container.id[:12]}:version"
+    key = f"demo:worker:extractor:{short_id(container)}:version"
     with redis_on_bridge.client() as client:
         record = wait_until(lambda: client.hgetall(key), key)
         assert (record["containerId"], record["releaseId"], record["gitSha"]) == (container.id, RELEASE, SHA)
@@ -298,7 +304,7 @@ def test_host_network_and_another_hostname_do_not_hide_the_container(
         engine, stamped, redis_on_bridge, guard, network_mode="host", hostname="other", environment=values
     )
     wait_for_log(container, '"running"')
-    assert f'"worker": "extractor:{container.id[:12]}"' in log(container)
+    assert f'"worker": "extractor:{short_id(container)}"' in log(container)
     container.remove(force=True)
 
 
@@ -357,7 +363,8 @@ def test_cpu_time_of_a_start(
     def cpu_seconds(number: int) -> float:
         container = guarded(engine, stamped, redis_on_bridge, host_record(tmp_path / f"guard{number}"))
         wait_for_log(container, '"running"')
-        used = container.stats(stream=False)["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
+        stats: Any = container.stats(stream=False)
+        used = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
         container.remove(force=True)
         return float(used)
 

@@ -10,7 +10,6 @@ import socket
 from typing import Any, Iterator
 
 import pytest
-import redis as redis_py
 from support.redis_server import RedisServer, wait_until
 from support.worker_process import SHA, WorkerProcess, running_worker
 
@@ -33,7 +32,7 @@ def worker(redis_server: RedisServer) -> Iterator[WorkerProcess]:
         yield worker
 
 
-def running_record(client: redis_py.Redis, worker: WorkerProcess) -> dict[str, str]:
+def running_record(client: Any, worker: WorkerProcess) -> dict[str, str]:
     """The record once it says that the worker runs."""
 
     def found() -> Any:

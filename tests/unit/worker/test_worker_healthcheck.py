@@ -77,7 +77,7 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> Non
 
 
 def test_a_server_that_hangs_is_given_up() -> None:
-    with answering(b"HTTP", hold=True) as port, pytest.raises(TimeoutError):
+    with answering(b"HTTP", hold=True) as port, pytest.raises(socket.timeout):
         healthcheck.ask("127.0.0.1", port, timeout=0.1)
 
 

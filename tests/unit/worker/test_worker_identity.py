@@ -49,7 +49,7 @@ def test_release_is_unknown_without_a_file(tmp_path: Path) -> None:
 
 def test_identity_of_this_process(worker_environment: dict[str, str], tmp_path: Path) -> None:
     worker_environment.update(WORKER_HOST="inventory-name", GIT_SHA="a" * 40, BUILD_DATE="2026-01-02T03:04:05Z")
-    identity = Identity.of_this_process(Settings(), tmp_path / "none")  # type: ignore[call-arg]
+    identity = Identity.of_this_process(Settings(), tmp_path / "none")
     assert identity.worker_id == f"extractor:{identity.instance}"
     assert (identity.host, identity.git_sha, identity.build_date) == (
         "inventory-name",

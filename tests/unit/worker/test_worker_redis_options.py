@@ -56,7 +56,8 @@ def test_query_counts() -> None:
 
 
 def test_tls_verifies_unless_told_otherwise() -> None:
-    connection = options("rediss://redis").client().connection_pool.make_connection()
+    pool: Any = options("rediss://redis").client().connection_pool
+    connection = pool.make_connection()
     assert connection.ssl_context.check_hostname is True
     assert connection.ssl_context.cert_reqs.name == "CERT_REQUIRED"
 

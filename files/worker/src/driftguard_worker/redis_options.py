@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Mapping
 from urllib.parse import parse_qs, urlsplit
 
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import RedisError
@@ -89,9 +90,8 @@ def from_settings(settings: Settings) -> RedisOptions:
         _require_tls(arguments)
         arguments["ssl_ca_certs"] = str(settings.redis_ca_file)
     _check_tls_files(arguments)
-    options = RedisOptions(arguments, _where(arguments))
-    _try_to_build(options)
-    return options
+    _try_to_build(arguments)
+    return RedisOptions(arguments, _where(arguments))
 
 
 def _of_url(url: str) -> dict[str, Any]:
@@ -167,10 +167,12 @@ def _where(arguments: Mapping[str, Any]) -> str:
     return f"{scheme}://{arguments['host']}:{arguments.get('port', 6379)}/{database}"
 
 
-def _try_to_build(options: RedisOptions) -> None:
-    # A value that the client refuses would otherwise surface at the first command.
+def _try_to_build(arguments: Mapping[str, Any]) -> None:
+    # A value that the client refuses would otherwise surface at the first command. The blocking client takes the same
+    # arguments, and needs no event loop.
     try:
-        options.client().connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        pool: Any = BlockingRedis(**arguments).connection_pool
+        pool.make_connection()
     except (RedisError, TypeError, ValueError):
         raise _error(_URL, "a value in its query that the Redis client refuses", _URL_REMEDY) from None
 

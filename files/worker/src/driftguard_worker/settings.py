@@ -107,7 +107,7 @@ def load() -> Settings:
     :raises SettingsError: every variable that is missing or wrong, at once; values of secrets are not quoted.
     """
     try:
-        return Settings()  # type: ignore[call-arg]  # the environment fills it
+        return Settings()
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         raise SettingsError([_problem(item) for item in found]) from None
