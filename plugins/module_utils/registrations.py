@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Optional, Sequence
 
 from .names import RELEASE_PATTERN, SERVICE_PATTERN, SHA_PATTERN
-from .untrusted import clean, digits
+from .untrusted import clean
 
 FIELDS = (
     "gitSha", "buildDate", "startedAt", "pid", "host", "service", "containerId", "releaseId", "state", "heartbeatAt",
 )
-STATES = ("starting", "running", "draining", "fenced")
+STATES = frozenset({"starting", "running", "draining", "fenced"})
 INSTANCE_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
 CONTAINER_PATTERN = re.compile(r"^[0-9a-f]{64}\Z")
+PID_PATTERN = re.compile(r"^[0-9]{1,15}\Z")
 TIME_PATTERN = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?Z\Z", re.ASCII)
 INSTANCE_LENGTH = 12
 
@@ -98,7 +99,7 @@ def parse_registration(service: str, instance: str, values: Sequence[Any], ttl_m
     return Registration(
         service, instance, parsed["gitSha"], parsed["releaseId"], parsed["state"], parsed["host"],
         parsed["containerId"], parsed["startedAt"], parsed["heartbeatAt"], parsed["buildDate"],
-        digits(parsed["pid"]), ttl_ms, tuple(problems))
+        int(parsed["pid"]) if parsed["pid"] else None, ttl_ms, tuple(problems))
 
 
 def _reject(name: str, value: Any, problems: list[str]) -> str:
@@ -112,19 +113,16 @@ def _is_name(value: str) -> bool:
     return 0 < len(value) <= 253 and value.isprintable()
 
 
-def _matches(pattern: re.Pattern[str]) -> Callable[[str], bool]:
-    return lambda value: pattern.match(value) is not None
-
-
-_FORMS: dict[str, Callable[[str], bool]] = {
-    "gitSha": _matches(SHA_PATTERN),
-    "buildDate": _matches(TIME_PATTERN),
-    "startedAt": _matches(TIME_PATTERN),
-    "pid": lambda value: digits(value) is not None,
+# Each answers something true for a well-formed value; bare methods, since this runs ten times per registration.
+_FORMS: dict[str, Callable[[str], object]] = {
+    "gitSha": SHA_PATTERN.match,
+    "buildDate": TIME_PATTERN.match,
+    "startedAt": TIME_PATTERN.match,
+    "pid": PID_PATTERN.match,
     "host": _is_name,
-    "service": _matches(SERVICE_PATTERN),
-    "containerId": _matches(CONTAINER_PATTERN),
-    "releaseId": _matches(RELEASE_PATTERN),
-    "state": lambda value: value in STATES,
-    "heartbeatAt": _matches(TIME_PATTERN),
+    "service": SERVICE_PATTERN.match,
+    "containerId": CONTAINER_PATTERN.match,
+    "releaseId": RELEASE_PATTERN.match,
+    "state": STATES.__contains__,
+    "heartbeatAt": TIME_PATTERN.match,
 }
