@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
-from typing import Any, Iterator
+from typing import Any, Awaitable, Callable, Iterator
 
 import pytest
 from support.redis_server import RedisServer, wait_until
 from support.worker_process import SHA, WorkerProcess, running_worker
+
+from driftguard_worker import names, redis_options
+from driftguard_worker.identity import Identity
+from driftguard_worker.lifecycle import State
+from driftguard_worker.registration import Registration
+from driftguard_worker.settings import Settings
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 # docs/worker.md names these as all that a worker's Redis user needs.
@@ -109,7 +116,7 @@ def test_replicas_register_side_by_side(redis_server: RedisServer, redis_client:
         assert redis_client.zrange("demo:workers", 0, -1) == [worker.member]
 
 
-def test_start_forgets_index_members_of_long_ago_and_old_fields(redis_server: RedisServer, redis_client: Any) -> None:
+def test_start_forgets_index_members_of_long_ago(redis_server: RedisServer, redis_client: Any) -> None:
     now = redis_client.time()[0]
     redis_client.zadd("demo:workers", {"extractor:old": now - 86_500, "extractor:young": now - 80_000})
     with running_worker({"REDIS_URL": redis_server.url}) as worker:
@@ -150,6 +157,62 @@ def test_database_and_user_of_the_url_count(redis_server: RedisServer, redis_cli
     with running_worker({"REDIS_URL": redis_server.url_for("", redis_server.password, 3)}) as worker:
         worker.event("running")
         assert redis_client.info("keyspace")["db3"]["keys"] == 3
+
+
+IDENTITY = Identity(
+    fleet="demo",
+    service="ocr",
+    instance="ab12ab12ab12",
+    container_id="ab12" * 16,
+    host="host1",
+    pid=7,
+    git_sha=SHA,
+    build_date="2026-01-02T03:04:05Z",
+    release_id="0123456789ab.89abcdef0123",
+)
+KEY = "demo:worker:ocr:ab12ab12ab12:version"
+
+
+def with_registration(server: RedisServer, act: Callable[[Registration], Awaitable[None]]) -> None:
+    """Use a registration of :data:`IDENTITY` outside of a worker."""
+
+    async def run() -> None:
+        settings = Settings(WORKER_TYPE="ocr", WORKER_FLEET="demo", REDIS_URL=server.url)
+        client = redis_options.from_settings(settings).client()
+        await act(Registration(client, IDENTITY))
+        await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_restarted_container_shows_nothing_of_its_former_process(redis_server: RedisServer, redis_client: Any) -> None:
+    redis_client.hset(KEY, mapping={"pid": "6", "fromAnOlderVersion": "x"})
+
+    async def act(registration: Registration) -> None:
+        await registration.announce(State.STARTING, 0)
+
+    with_registration(redis_server, act)
+    assert set(redis_client.hgetall(KEY)) == set(names.FIELDS)
+    assert redis_client.hget(KEY, "pid") == "7"
+
+
+def test_renewal_leaves_the_runbook_key_alone(redis_server: RedisServer, redis_client: Any) -> None:
+    async def act(registration: Registration) -> None:
+        await registration.announce(State.STARTING, 0)
+        redis_client.delete("demo:worker:ocr:version")
+        await registration.renew(State.RUNNING)
+
+    with_registration(redis_server, act)
+    assert set(redis_client.keys()) == {KEY, "demo:workers"}
+
+
+def test_all_or_nothing_is_written(redis_server: RedisServer, redis_client: Any) -> None:
+    commands = [f"+{command}" for command in COMMANDS if command != "zadd"]
+    redis_client.acl_setuser("worker", enabled=True, passwords=["+w0rker-pass"], keys=["demo:*"], commands=commands)
+    with running_worker({"REDIS_URL": redis_server.url_for("worker", "w0rker-pass")}) as worker:
+        assert worker.ended() == 77
+        assert worker.lines[-1]["found"] == "NoPermissionError at ZADD demo:workers"
+    assert redis_client.keys() == []
 
 
 def _seconds(time: str) -> float:

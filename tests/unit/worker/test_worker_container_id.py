@@ -57,6 +57,13 @@ def test_cgroup(name: str, expected: str | None) -> None:
     assert from_cgroup(sample(f"{name}.cgroup")) == expected
 
 
+def test_another_container_s_file_mounted_elsewhere_is_not_ours() -> None:
+    other = "cd34" * 16
+    line = f"150 136 254:0 /var/lib/docker/containers/{other}/hostname /peer/hostname ro - ext4 /dev/vda rw"
+    assert from_mountinfo(line) is None
+    assert from_mountinfo(f"{line}\n{sample('podman4.mountinfo')}") == WRITTEN
+
+
 def test_recorded_samples_agree_where_both_know() -> None:
     for name in ("docker20-cgroup1", "docker20-hostnetwork", "podman4", "nested-engine"):
         assert from_mountinfo(sample(f"{name}.mountinfo")) == from_cgroup(sample(f"{name}.cgroup")), name

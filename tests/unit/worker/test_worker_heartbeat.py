@@ -11,7 +11,7 @@ from typing import Awaitable, Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from driftguard_worker import heartbeat, logs
@@ -142,6 +142,18 @@ def test_failing_to_announce_is_tried_again(capsys: Capture) -> None:
     assert found[0]["expected"]
     assert found[0]["remedy"]
     assert found[2]["failures"] == 3
+
+
+def test_the_same_failure_of_a_transaction_is_told_once(capsys: Capture) -> None:
+    text = "Command # 3 (ZADD demo:workers {} ocr:ab12) of pipeline caused error: {{exception.args}}"
+
+    async def act(fixture: Fixture) -> None:
+        await calls(fixture, 4)
+
+    during_run(act, None, ResponseError(text.format(1.5)), ResponseError(text.format(2.5)))
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [line["found"] for line in found if line["event"] == "redis doesn't answer"]
+    assert told == ["ResponseError at ZADD demo:workers"]
 
 
 def test_connected_and_alive_while_beats_fail() -> None:

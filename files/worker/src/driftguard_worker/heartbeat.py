@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from contextlib import suppress
 from typing import Optional
@@ -23,6 +24,7 @@ __all__ = ["Heartbeat"]
 
 _FIRST_RETRY_SECONDS = 0.25
 _BACKOFF_STEPS = 16
+_IN_TRANSACTION = re.compile(r"Command # \d+ \((\w+ [^\s)]+).*\) of pipeline caused error", re.DOTALL)
 
 
 class Heartbeat:
@@ -114,7 +116,7 @@ class Heartbeat:
     def _failed(self, error: Exception) -> float:
         self._failures += 1
         self._metrics.redis_errors.labels(type(error).__name__).inc()
-        found = f"{type(error).__name__}: {error}"
+        found = _described(error)
         refused = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
         if refused and not self.registered.is_set():
             raise WorkerError(ExitStatus.REFUSED, f"Redis at {self._where}", _ACCEPT, found, _REMEDY_REFUSED)
@@ -128,6 +130,12 @@ class Heartbeat:
     async def _sleep(self, seconds: float) -> None:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
+
+
+def _described(error: Exception) -> str:
+    # redis-py names the command with its values, which change with each beat, and drops what Redis said.
+    command = _IN_TRANSACTION.match(str(error))
+    return f"{type(error).__name__} at {command[1]}" if command else f"{type(error).__name__}: {error}"
 
 
 _ACCEPT = "it to accept the registration"
