@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 from .errors import DriftguardError
 from .fleet_spec import Service, placed, read_services
@@ -23,7 +23,7 @@ class FleetPlan:
 
 
 def plan_fleet(
-    fleet: Any, group: str, hosts: Mapping[str, Optional[Sequence[str]]], services: Any, defaults: Any, batches: Sequence[Any],
+    fleet: Any, group: str, hosts: Mapping[str, Any], services: Any, defaults: Any, batches: Sequence[Any],
     selected: Sequence[str], single_engine: bool,
 ) -> FleetPlan:
     """Check an inventory as a whole and put its hosts into batches.

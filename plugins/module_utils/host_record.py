@@ -120,7 +120,7 @@ class HostRecords:
                 write_atomic(self._state / "fence", content, 0o600)
 
     @contextmanager
-    def lock(self, run: str, wait: float) -> Iterator[None]:
+    def lock(self, run: str, wait: float) -> Iterator[int]:
         """Be the only one that changes this fleet on this host.
 
         :param run: shown to whoever has to wait.
@@ -129,8 +129,8 @@ class HostRecords:
         """
         check_seconds("lock_wait", wait)
         self._make_state()
-        with file_lock(self._state / "lock", run, wait):
-            yield
+        with file_lock(self._state / "lock", run, wait) as handle:
+            yield handle
 
     def _make_state(self) -> None:
         make_directory(self.directory, 0o755)
@@ -151,7 +151,7 @@ class HostRecords:
 
 
 @contextmanager
-def file_lock(path: Path, run: str, wait: float) -> Iterator[None]:
+def file_lock(path: Path, run: str, wait: float) -> Iterator[int]:
     """Hold ``flock`` on a file, which goes with the process however it ends.
 
     :param run: written to the file for whoever has to wait.
@@ -162,7 +162,7 @@ def file_lock(path: Path, run: str, wait: float) -> Iterator[None]:
     try:
         _await(handle, path, wait)
         _leave_note(handle, run)
-        yield
+        yield handle
     finally:
         os.close(handle)
 

@@ -24,7 +24,11 @@ def run_lock(module: Any) -> Result:
     options = module.params
     check_seconds("wait", options["wait"])
     seconds = check_seconds("lease", options["lease"], LEAST_LEASE)
-    lease = DeployLease(gateway_of(module), options["fleet"], seconds)
+    redis = gateway_of(module)
+    if options["state"] == "held":
+        # The first thing a deploy asks of Redis: one that would lose records must not even begin.
+        redis.preflight()
+    lease = DeployLease(redis, options["fleet"], seconds)
     actions = {"read": _read, "held": _hold, "renewed": _renew, "released": _release}
     return actions[options["state"]](lease, {**options, "token": options["token"] or ""}, module.check_mode)
 

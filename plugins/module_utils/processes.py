@@ -41,6 +41,7 @@ def run(
     cwd: Optional[Path] = None,
     environment: Optional[Mapping[str, str]] = None,
     without: tuple[str, ...] = (),
+    keep_open: tuple[int, ...] = (),
     stdin: Union[bytes, IO[bytes]] = b"",
     timeout: float = 600.0,
 ) -> Completed:
@@ -49,14 +50,15 @@ def run(
     :param arguments: program and arguments; never a shell string.
     :param environment: variables added to the caller's own environment.
     :param without: prefixes of variables of the caller that the process must not see.
+    :param keep_open: descriptors that the process inherits, such as a lock that it shall hold as long as it works.
     :param stdin: bytes fed to the process, or an open file it reads.
     :param timeout: seconds; past it the whole process group is killed.
     :raises DriftguardError: the program is missing, or it did not end in time.
     """
     feed = stdin if isinstance(stdin, bytes) else None
-    own = {name: value for name, value in os.environ.items() if not name.startswith(without)} if without else dict(os.environ)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(without or "\0")}
     own.update({"LC_ALL": "C", **(environment or {})})
-    process = _start(arguments, cwd, own, subprocess.PIPE if feed is not None else stdin)  # type: ignore[arg-type]
+    process = _start(arguments, cwd, own, subprocess.PIPE if feed is not None else stdin, keep_open)  # type: ignore[arg-type]
     _running.add(process)
     try:
         out, err = process.communicate(feed, timeout=timeout)
@@ -81,6 +83,7 @@ def check(
     cwd: Optional[Path] = None,
     environment: Optional[Mapping[str, str]] = None,
     without: tuple[str, ...] = (),
+    keep_open: tuple[int, ...] = (),
     stdin: Union[bytes, IO[bytes]] = b"",
     timeout: float = 600.0,
 ) -> Completed:
@@ -88,7 +91,7 @@ def check(
 
     :param remedy: what the reader should do when the program fails.
     """
-    done = run(arguments, cwd=cwd, environment=environment, without=without, stdin=stdin, timeout=timeout)
+    done = run(arguments, cwd=cwd, environment=environment, without=without, keep_open=keep_open, stdin=stdin, timeout=timeout)
     if done.status != 0:
         raise DriftguardError(
             " ".join(arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy)
@@ -107,10 +110,11 @@ def stop_all() -> None:
 
 def _start(
     arguments: Sequence[str], cwd: Optional[Path], environment: Mapping[str, str], stdin: Union[int, IO[bytes]],
+    keep_open: tuple[int, ...],
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            list(arguments), cwd=cwd, env=dict(environment),
+            list(arguments), cwd=cwd, env=dict(environment), pass_fds=keep_open,
             stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     except OSError as error:
         raise DriftguardError(

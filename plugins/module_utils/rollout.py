@@ -40,6 +40,7 @@ from .rollout_wait import Failure, Watch
 from .verdicts import Wanted
 
 Times = dict[str, float]
+NO_LOCK = -1  # check mode looks without holding anything
 
 
 class Rollout:
@@ -65,14 +66,14 @@ class Rollout:
         """
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
-            return action(lambda: None)
+            return action(lambda: None, NO_LOCK)
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
-        with here.lock(run, self._options["lock_wait"]):
-            return action(lambda: here.check(generation, run))
+        with here.lock(run, self._options["lock_wait"]) as lock:
+            return action(lambda: here.check(generation, run), lock)
 
-    def _present(self, safe_point: Callable[[], None]) -> Result:
+    def _present(self, safe_point: Callable[[], None], lock: int) -> Result:
         number, release, services, compose_file = self._target()
         wanted = self._wanted(release, services)
         plan = plan_rollout(self._project, wanted, self._containers(release), self._options["services"], self._options["prune"])
@@ -82,11 +83,11 @@ class Rollout:
         if not self._check_mode:
             with self._reporting(values, bool(plan.changes)):
                 graces = {name: int(service["grace"]) for name, service in services.items()}
-                self._timed("recreate", lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point))
+                self._timed("recreate", lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point, lock))
                 self._timed("stabilize", lambda: self._stand(wanted, safe_point))
         return self._result(plan, values)
 
-    def _absent(self, safe_point: Callable[[], None]) -> Result:
+    def _absent(self, safe_point: Callable[[], None], lock: int) -> Result:
         steps = tuple(Step("remove", c.service, "asked for", c) for c in self._containers(None) if c.project == self._project)
         plan = Plan(steps)
         values = self._values(None, None, plan)
@@ -96,7 +97,7 @@ class Rollout:
                 remove_project(self._engine, self._project)
         return self._result(plan, values)
 
-    def _settled(self, safe_point: Callable[[], None]) -> Result:
+    def _settled(self, safe_point: Callable[[], None], lock: int) -> Result:
         number, release, _services, _file = self._target()
         changed = self._revisions.current() != number
         if changed and not self._check_mode:

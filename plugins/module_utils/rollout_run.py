@@ -25,6 +25,7 @@ COMPOSE_VARIABLES = ("COMPOSE_",)
 
 def carry_out(
     engine: Engine, plan: Plan, project: str, compose_file: Path, graces: Mapping[str, int], safe_point: Callable[[], None],
+    lock: int,
 ) -> None:
     """Bring a host from where it is to the plan's end.
 
@@ -33,6 +34,8 @@ def carry_out(
 
     :param graces: service → stop grace period of the new revision in seconds; the longer of old and new one counts, since
         what is being stopped is the old worker.
+    :param lock: descriptor of the host's lock. Compose inherits it: when this module is killed, compose works on, and the
+        next run must wait for its end.
     :raises DriftguardError: the engine or compose failed, or this deployment was superseded.
     """
     leaving = [step.container for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container is not None]
@@ -43,7 +46,7 @@ def carry_out(
         safe_point()
         compose(
             project, compose_file, ["up", "--detach", "--no-recreate", "--no-deps", "--pull", "never", *services],
-            "see the compose file and the engine's log on this host, then deploy again")
+            "see the compose file and the engine's log on this host, then deploy again", (lock,))
 
 
 def remove_containers(
@@ -63,12 +66,12 @@ def remove_containers(
             done.result()
 
 
-def compose(project: str, compose_file: Path, arguments: Sequence[str], remedy: str) -> None:
+def compose(project: str, compose_file: Path, arguments: Sequence[str], remedy: str, keep_open: tuple[int, ...]) -> None:
     """Run compose on exactly one file, free of the caller's COMPOSE_* variables and of any ``.env``."""
     processes.check(
         [_docker(), "compose", "--ansi", "never", "--progress", "quiet", "--project-name", project,
          "--project-directory", str(compose_file.parent), "--env-file", "/dev/null", "--file", str(compose_file), *arguments],
-        remedy=remedy, without=COMPOSE_VARIABLES, timeout=COMPOSE_TIMEOUT)
+        remedy=remedy, without=COMPOSE_VARIABLES, keep_open=keep_open, timeout=COMPOSE_TIMEOUT)
 
 
 def remove_project(engine: Engine, project: str) -> None:
