@@ -10,30 +10,54 @@ while image id, baked SHA and registered SHA all look right.
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Iterable, Optional, Sequence
+from typing import Iterable, Iterator, Mapping, Optional, Sequence
 
 from .names import GUARD_MOUNT, IMAGE_FILE, SECRETS_MOUNT
 
 SYSTEM_CODE = ("/bin", "/sbin", "/lib", "/lib64", "/usr", "/opt", "/app", str(PurePosixPath(IMAGE_FILE).parent))
-DATA = ("/tmp", "/var/tmp", "/run", "/var/run", "/var/log", "/var/cache", "/var/lib", "/dev", "/proc", "/sys", "/home", "/root", "/mnt", "/media")
-ENGINE_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv",
+DATA = (
+    "/tmp", "/var/tmp", "/run", "/var/run", "/var/log", "/var/cache", "/var/lib", "/dev", "/proc", "/sys", "/home",
+    "/root", "/mnt", "/media")
+# Of these no image runs code: a pid file, a socket or a secret that an argument names makes no code of its directory.
+SCRATCH = ("/tmp", "/var/tmp", "/run", "/var/run", "/var/log", "/var/cache", "/dev", "/proc", "/sys")
+ENGINE_FILES = (
+    "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv",
     # where an engine puts its init, through /sbin or where that leads
     "/sbin/docker-init", "/usr/sbin/docker-init", "/usr/bin/docker-init")
+# Variables that name where programs and libraries are taken from: PYTHONPATH=/data makes a volume at /data code.
+SEARCH_VARIABLES = (
+    "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "NODE_PATH", "CLASSPATH",
+    "RUBYLIB", "GEM_PATH", "PERL5LIB")
 
 
-def code_paths(working_dir: str, command: Sequence[str]) -> tuple[str, ...]:
+def code_paths(
+    working_dir: str, command: Sequence[str], environment: Optional[Mapping[str, str]] = None,
+) -> tuple[str, ...]:
     """Directories that hold what an image runs.
 
     :param working_dir: the image's WORKDIR, empty for none.
-    :param command: ENTRYPOINT and CMD together; the directory of each absolute path in it counts.
+    :param command: ENTRYPOINT and CMD together; the directory of each absolute path in it counts, but of arguments not
+        those in :data:`SCRATCH`.
+    :param environment: variables of the process; what those in :data:`SEARCH_VARIABLES` list counts, and of a ``bin``
+        directory (a Python environment's, say) the one it is in.
     """
-    found = {path for path in (_normal(working_dir or "/"),) if path != "/"}
-    for word in command:
-        if word.startswith("/"):
-            parent = str(PurePosixPath(_normal(word)).parent)
-            if parent != "/":
-                found.add(parent)
-    return tuple(sorted(found | set(SYSTEM_CODE)))
+    found = {_normal(working_dir)}
+    for place, word in enumerate(command):
+        directory = _parent(_normal(word)) if word.startswith("/") else "/"
+        if place == 0 or not any(_inside(directory, scratch) for scratch in SCRATCH):
+            found.add(directory)
+    for name in SEARCH_VARIABLES:
+        found.update(_searched((environment or {}).get(name, "")))
+    return tuple(sorted((found - {"/"}) | set(SYSTEM_CODE)))
+
+
+def _searched(value: str) -> Iterator[str]:
+    for entry in value.replace(" ", ":").split(":"):
+        if entry.startswith("/"):
+            path = _normal(entry)
+            yield path
+            if path.endswith("/bin") and _parent(path) not in DATA:
+                yield _parent(path)
 
 
 def covered_code(destination: str, paths: Iterable[str]) -> Optional[str]:
@@ -69,7 +93,8 @@ def _harmless(path: str, paths: Sequence[str], mounts: Sequence[str]) -> bool:
     if any(_inside(path, code) for code in own_code):
         return False
     # The parent directory of a data directory is listed as changed when something below it is.
-    return any(_inside(path, data) or _inside(data, path) for data in DATA) and not any(_inside(path, code) for code in paths)
+    is_data = any(_inside(path, data) or _inside(data, path) for data in DATA)
+    return is_data and not any(_inside(path, code) for code in paths)
 
 
 def _normal(path: str) -> str:
@@ -82,5 +107,9 @@ def _normal(path: str) -> str:
     return "/" + "/".join(parts)
 
 
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0] or "/"
+
+
 def _inside(path: str, parent: str) -> bool:
-    return parent == "/" or path == parent or path.startswith(parent + "/")
+    return parent in ("/", path) or path.startswith(parent + "/")

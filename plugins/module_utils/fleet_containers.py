@@ -5,14 +5,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Iterable, Mapping, Optional
 
 from .engine import Engine
 from .names import (
-    LABEL_COMPOSE_NUMBER, LABEL_COMPOSE_PROJECT, LABEL_COMPOSE_SERVICE, LABEL_FLEET, LABEL_RELEASE, LABEL_REVISION, LABEL_SPEC,
-    compose_project)
+    LABEL_COMPOSE_NUMBER,
+    LABEL_COMPOSE_PROJECT,
+    LABEL_COMPOSE_SERVICE,
+    LABEL_FLEET,
+    LABEL_RELEASE,
+    LABEL_REVISION,
+    LABEL_SPEC,
+    compose_project,
+)
+from .untrusted import digits
 
+_HUB = "docker.io/"
 ONE_OFF = "com.docker.compose.oneoff"
 RUNNING = "running"
 ENGINE_STOP_TIMEOUT = 10  # seconds the engine gives a container that names none (docker stop)
@@ -32,7 +41,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Container:
-    """One container. ``changes`` are the paths that differ from its image; ``mounts`` the destinations of its mounts."""
+    """One container; ``changes``: paths that differ from its image, ``mounts``: the destinations of its mounts."""
 
     id: str
     name: str
@@ -51,6 +60,7 @@ class Container:
     healthcheck: tuple[str, ...]
     environment: Mapping[str, str]
     entrypoint: tuple[str, ...]
+    command: tuple[str, ...]
     mounts: tuple[str, ...]
     image: Optional[ImageFacts]
     changes: tuple[str, ...] = ()
@@ -68,8 +78,7 @@ class Container:
     @property
     def number(self) -> int:
         """Replica number given by compose, 0 for none."""
-        text = self.labels.get(LABEL_COMPOSE_NUMBER, "")
-        return int(text) if text.isascii() and text.isdigit() else 0
+        return digits(self.labels.get(LABEL_COMPOSE_NUMBER, "")) or 0
 
     @property
     def spec(self) -> str:
@@ -93,7 +102,9 @@ class Container:
         return (self.id, self.status, self.started_at)
 
 
-def fleet_containers(engine: Engine, fleet: str, repositories: Iterable[str], with_changes: bool = True) -> list[Container]:
+def fleet_containers(
+    engine: Engine, fleet: str, repositories: Iterable[str], with_changes: bool = True,
+) -> list[Container]:
     """All containers of a fleet on this engine, running or not, by name.
 
     A container is the fleet's when its fleet label or its compose project says so; one without a fleet label of its own
@@ -102,49 +113,56 @@ def fleet_containers(engine: Engine, fleet: str, repositories: Iterable[str], wi
     :param with_changes: also ask what differs from the image (``docker diff``); the dearest of the questions.
     :raises DriftguardError: the engine doesn't answer.
     """
-    own_images = _images_of(engine, set(repositories))
+    own = {_repository(name) for name in repositories}
+    own_images = _images_of(engine, own)
     images: dict[str, Optional[ImageFacts]] = {}
     found = []
     for row in engine.container_rows():
-        if not is_fleets(row, fleet, own_images, set(repositories)):
-            continue
-        facts = engine.container(str(row["Id"]))
+        facts = engine.container(str(row["Id"])) if is_fleets(row, fleet, own_images, own) else None
         if facts is None:
             continue
-        image_id = str(facts["Image"])
+        image_id = str(facts.get("Image") or "")
         if image_id not in images:
-            images[image_id] = image_facts(engine.image(image_id))
-        running = facts["State"]["Status"] == RUNNING
-        changes = tuple(path for path, _kind in engine.changes(str(row["Id"]))) if with_changes and running else ()
-        found.append(container_of(facts, images[image_id], changes))
+            images[image_id] = image_facts(engine.image(image_id)) if image_id else None
+        container = container_of(facts, images[image_id])
+        if with_changes and container.status == RUNNING:
+            container = replace(container, changes=tuple(path for path, _kind in engine.changes(container.id)))
+        found.append(container)
     return sorted(found, key=lambda container: (container.service, container.number, container.name))
 
 
 def is_fleets(row: Mapping[str, Any], fleet: str, own_images: set[str], repositories: set[str]) -> bool:
-    """Whether a row of the engine's container list belongs to a fleet."""
+    """Whether a row of the engine's container list belongs to a fleet.
+
+    What compose takes for the fleet's project is the fleet's, even if its image's label names another: compose would
+    count it as an instance.
+    """
     labels = row.get("Labels") or {}
-    if labels.get(LABEL_FLEET):
-        return bool(labels[LABEL_FLEET] == fleet)
     if labels.get(LABEL_COMPOSE_PROJECT) == compose_project(fleet):
         return True
-    return row.get("ImageID") in own_images or _repository(str(row.get("Image", ""))) in repositories
+    if labels.get(LABEL_FLEET):
+        return bool(labels[LABEL_FLEET] == fleet)
+    return row.get("ImageID") in own_images or _repository(str(row.get("Image") or "")) in repositories
 
 
-def container_of(facts: Mapping[str, Any], image: Optional[ImageFacts], changes: tuple[str, ...] = ()) -> Container:
-    """A container from ``docker inspect``."""
-    state, config, host = facts["State"], facts["Config"], facts.get("HostConfig") or {}
+def container_of(facts: Mapping[str, Any], image: Optional[ImageFacts]) -> Container:
+    """A container from ``docker inspect``; what an engine leaves out or gives as null counts as none."""
+    state, config, host = (facts.get(part) or {} for part in ("State", "Config", "HostConfig"))
+    mounts = [str(mount.get("Destination") or "") for mount in facts.get("Mounts") or ()]
     return Container(
-        id=str(facts["Id"]), name=str(facts["Name"]).lstrip("/"), image_id=str(facts["Image"]),
+        id=str(facts["Id"]), name=str(facts.get("Name") or facts["Id"]).lstrip("/"),
+        image_id=str(facts.get("Image") or ""),
         image_reference=str(config.get("Image") or ""), labels=dict(config.get("Labels") or {}),
-        status="restarting" if state.get("Restarting") else str(state["Status"]),
+        status="restarting" if state.get("Restarting") else str(state.get("Status") or "unknown"),
         health=str((state.get("Health") or {}).get("Status") or "none"), started_at=str(state.get("StartedAt") or ""),
         restart_count=int(facts.get("RestartCount") or 0), exit_code=int(state.get("ExitCode") or 0),
-        oom_killed=bool(state.get("OOMKilled")), restart_policy=str((host.get("RestartPolicy") or {}).get("Name") or "no"),
+        oom_killed=bool(state.get("OOMKilled")),
+        restart_policy=str((host.get("RestartPolicy") or {}).get("Name") or "no"),
         memory=int(host.get("Memory") or 0), stop_timeout=int(config.get("StopTimeout") or ENGINE_STOP_TIMEOUT),
-        healthcheck=tuple((config.get("Healthcheck") or {}).get("Test") or ()), environment=_environment(config.get("Env")),
-        entrypoint=tuple(config.get("Entrypoint") or ()),
-        mounts=tuple(str(mount["Destination"]) for mount in facts.get("Mounts") or ()) + tuple(host.get("Tmpfs") or ()),
-        image=image, changes=changes)
+        healthcheck=tuple((config.get("Healthcheck") or {}).get("Test") or ()),
+        environment=_environment(config.get("Env")),
+        entrypoint=tuple(config.get("Entrypoint") or ()), command=tuple(config.get("Cmd") or ()),
+        mounts=(*filter(None, mounts), *(host.get("Tmpfs") or ())), image=image)
 
 
 def image_facts(image: Optional[Mapping[str, Any]]) -> Optional[ImageFacts]:
@@ -155,7 +173,8 @@ def image_facts(image: Optional[Mapping[str, Any]]) -> Optional[ImageFacts]:
     labels = config.get("Labels") or {}
     return ImageFacts(
         id=str(image["Id"]), sha=str(labels.get(LABEL_REVISION) or ""), release_id=str(labels.get(LABEL_RELEASE) or ""),
-        environment_sha=_environment(config.get("Env")).get("GIT_SHA", ""), working_dir=str(config.get("WorkingDir") or ""),
+        environment_sha=_environment(config.get("Env")).get("GIT_SHA", ""),
+        working_dir=str(config.get("WorkingDir") or ""),
         command=tuple(config.get("Entrypoint") or ()) + tuple(config.get("Cmd") or ()))
 
 
@@ -172,7 +191,9 @@ def _repository(reference: str) -> str:
     name = reference.split("@", 1)[0]
     head, _, tail = name.rpartition(":")
     # A colon before a slash is a registry's port.
-    return head if head and "/" not in tail else name
+    plain = head if head and "/" not in tail else name
+    # The engine shows images of the public hub without its name.
+    return plain[len(_HUB):] if plain.startswith(_HUB) else plain
 
 
 def _environment(lines: Optional[Iterable[str]]) -> dict[str, str]:

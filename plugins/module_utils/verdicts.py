@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judges one container: whether it is what the release and the inventory want. Pure; the planner and the proof share it."""
+"""Judges one container: is it what the release and the inventory want? Pure; the planner and the proof share it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SHOWN_CHANGES = 3
 class Wanted:
     """What the instances of one service on one host should be.
 
-    :param image_id: the release's image of the service's variant as this host's engine names it; None when it isn't there.
+    :param image_id: the release's image of the service's variant, as this host's engine names it; None: it isn't there.
     :param memory: limit in bytes, None to leave unchecked; likewise the spec hash.
     """
 
@@ -85,11 +85,14 @@ def _redeploy(container: Container) -> str:
 def _running(container: Container, wanted: Wanted) -> Optional[Problem]:
     if container.status == "restarting":
         return Problem(
-            CRASHING, f"restarting, last exit status {container.exit_code}{', out of memory' if container.oom_killed else ''}",
+            CRASHING,
+            f"restarting, last exit status {container.exit_code}{', out of memory' if container.oom_killed else ''}",
             f"read its log: docker logs --tail 50 {container.name}")
     if container.status != RUNNING or container.half_made:
         return Problem(
-            STOPPED, f"{'half made' if container.half_made else container.status} (restart policy {container.restart_policy}): it may revive",
+            STOPPED,
+            f"{'half made' if container.half_made else container.status} "
+            f"(restart policy {container.restart_policy}): it may revive",
             f"remove it: docker rm -f {container.name}; then deploy again")
     return None
 
@@ -98,19 +101,29 @@ def _image(container: Container, wanted: Wanted) -> Optional[Problem]:
     facts = container.image
     if wanted.image_id is None:
         if facts is None or facts.sha != wanted.sha:
-            return Problem(STALE, f"its image is stamped {facts.sha[:7] if facts and facts.sha else 'nothing'}, not {wanted.sha[:7]}", _redeploy(container))
+            return Problem(
+                STALE,
+                f"its image is stamped {facts.sha[:7] if facts and facts.sha else 'nothing'}, not {wanted.sha[:7]}",
+                _redeploy(container))
         return Problem(UNKNOWN, "the release's image isn't on this engine", "deploy the release again")
     if container.image_id != wanted.image_id:
         sha = facts.sha[:7] if facts and facts.sha else "an unstamped image"
-        return Problem(STALE, f"runs image {_short(container.image_id)} ({sha}), not {_short(wanted.image_id)}", _redeploy(container))
-    if facts is None or facts.sha != wanted.sha or facts.release_id != wanted.release_id or facts.environment_sha != wanted.sha:
-        return Problem(STALE, f"its image is stamped {facts.sha[:7] if facts else 'unknown'}", "build the release again, then deploy")
+        return Problem(
+            STALE, f"runs image {_short(container.image_id)} ({sha}), not {_short(wanted.image_id)}",
+            _redeploy(container))
+    stamps = (facts.sha, facts.environment_sha, facts.release_id) if facts else ()
+    if facts is None or stamps != (wanted.sha, wanted.sha, wanted.release_id):
+        return Problem(
+            STALE, f"its image is stamped {facts.sha[:7] if facts else 'unknown'}",
+            "build the release again, then deploy")
     return None
 
 
 def _environment(container: Container, wanted: Wanted) -> Optional[Problem]:
     if container.environment.get("GIT_SHA") != wanted.sha:
-        return Problem(OVERRIDDEN, "GIT_SHA was set at deploy time", f"remove GIT_SHA from its environment; {_redeploy(container)}")
+        return Problem(
+            OVERRIDDEN, "GIT_SHA was set at deploy time",
+            f"remove GIT_SHA from its environment; {_redeploy(container)}")
     return None
 
 
@@ -122,8 +135,7 @@ def _guard(container: Container, wanted: Wanted) -> Optional[Problem]:
 
 
 def _mounts(container: Container, wanted: Wanted) -> Optional[Problem]:
-    facts = container.image
-    paths = code_paths(facts.working_dir if facts else "", facts.command if facts else ())
+    paths = _code(container)
     for target in container.mounts:
         covered = covered_code(target, paths)
         if covered:
@@ -134,19 +146,27 @@ def _mounts(container: Container, wanted: Wanted) -> Optional[Problem]:
 
 
 def _changes(container: Container, wanted: Wanted) -> Optional[Problem]:
-    facts = container.image
-    paths = code_paths(facts.working_dir if facts else "", facts.command if facts else ())
-    changed = changed_code(container.changes, paths, container.mounts)
+    changed = changed_code(container.changes, _code(container), container.mounts)
     if changed:
         more = f" and {len(changed) - SHOWN_CHANGES} more" if len(changed) > SHOWN_CHANGES else ""
         return Problem(
-            MODIFIED, f"files changed since it was created: {', '.join(changed[:SHOWN_CHANGES])}{more}", _redeploy(container))
+            MODIFIED, f"files changed since it was created: {', '.join(changed[:SHOWN_CHANGES])}{more}",
+            _redeploy(container))
     return None
+
+
+def _code(container: Container) -> tuple[str, ...]:
+    """Where its code is, by its image, and by the command and the search paths that it was given."""
+    image = container.image
+    words = (*image.command, *container.command) if image else container.command
+    return code_paths(image.working_dir if image else "", words, container.environment)
 
 
 def _tag(container: Container, wanted: Wanted) -> Optional[Problem]:
     if wanted.retagged:
-        return Problem(RETAGGED, wanted.retagged, "give the tag back: ansible-playbook playbooks/build-workers.yml; and find who moved it")
+        return Problem(
+            RETAGGED, wanted.retagged,
+            "give the tag back: ansible-playbook playbooks/build-workers.yml; and find who moved it")
     return None
 
 

@@ -1,0 +1,142 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Containers for tests: as ``docker inspect`` gives them, as the modules read them, and a small engine with some."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any, Iterable, Mapping, Optional
+
+from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import (
+    Container,
+    container_of,
+    image_facts,
+)
+from ansible_collections.driftguard.workers.plugins.module_utils.verdicts import Wanted
+
+__all__ = [
+    "CONTAINER_ID", "IMAGE_ID", "PROJECT", "RELEASE_ID", "SHA", "FakeEngine", "container", "image", "inspected",
+    "wanted"
+]
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+RELEASE_ID = "0123456789ab.89abcdef0123"
+IMAGE_ID = "sha256:" + "a" * 64
+CONTAINER_ID = "c" * 64
+PROJECT = "demo-workers"
+
+
+def image(image_id: str = IMAGE_ID, sha: str = SHA, release_id: str = RELEASE_ID, **config: Any) -> dict[str, Any]:
+    """``docker image inspect`` of a stamped image.
+
+    :param config: keys of its ``Config`` to replace.
+    """
+    labels = {
+        "org.opencontainers.image.revision": sha, "io.driftguard.release": release_id, "io.driftguard.variant": "base"}
+    standard = {
+        "Env": [f"GIT_SHA={sha}", "PATH=/usr/bin:/bin"], "WorkingDir": "/work", "Entrypoint": None,
+        "Cmd": ["python", "-m", "worker"], "Labels": labels}
+    return {"Id": image_id, "Config": {**standard, **config}}
+
+
+def inspected(
+    container_id: str = CONTAINER_ID, service: str = "extractor", number: int = 1, status: str = "running",
+    sha: str = SHA,
+    image_id: str = IMAGE_ID, project: str = PROJECT, labels: Optional[Mapping[str, str]] = None,
+) -> dict[str, Any]:
+    """``docker inspect`` of an instance as worker_rollout makes it."""
+    return copy.deepcopy({
+        "Id": container_id, "Name": f"/{project}-{service}-{number}", "Image": image_id, "RestartCount": 0,
+        "State": {
+            "Status": status, "Restarting": status == "restarting", "StartedAt": "2026-01-02T03:04:05.678901234Z",
+            "ExitCode": 0, "OOMKilled": False, "Health": {"Status": "healthy"}},
+        "Config": {
+            "Image": image_id, "Env": [f"GIT_SHA={sha}", "PATH=/usr/bin:/bin", "WORKER_TYPE=extractor"],
+            "Entrypoint": ["/usr/bin/python3", "-IS", "/opt/driftguard/guard/version_guard.py", "--"],
+            "Cmd": ["python", "-m", "worker"], "Healthcheck": {"Test": ["CMD", "true"]}, "StopTimeout": 30,
+            "Labels": {
+                "com.docker.compose.project": project, "com.docker.compose.service": service,
+                "com.docker.compose.container-number": str(number), "com.docker.compose.oneoff": "False",
+                "io.driftguard.fleet": "demo", "io.driftguard.spec": "spec1", **(labels or {})}},
+        "HostConfig": {
+            "RestartPolicy": {"Name": "always"}, "Memory": 2**26, "Tmpfs": {"/tmp": ""}},
+        "Mounts": [{"Type": "bind", "Destination": "/opt/driftguard/guard"}],
+    })
+
+
+def container(container_id: str = CONTAINER_ID, **changes: Any) -> Container:
+    """A right instance of the service extractor.
+
+    :param changes: fields of :class:`Container` to replace, or arguments of :func:`inspected`.
+    """
+    named = {name: changes.pop(name) for name in ("service", "number", "project", "labels") if name in changes}
+    made = container_of(inspected(container_id, **named), image_facts(image()))
+    return replace(made, **changes)
+
+
+def wanted(service: str = "extractor", replicas: int = 1, **changes: Any) -> Wanted:
+    """What :func:`container` is."""
+    return replace(Wanted(service, replicas, "base", IMAGE_ID, SHA, RELEASE_ID, memory=2**26, spec="spec1"), **changes)
+
+
+class FakeEngine:
+    """The engine's answers about containers and images that a test gave it; counts what is asked.
+
+    :param containers: as ``docker inspect`` gives them.
+    :param images: as ``docker image inspect`` gives them, found by id and by the names in ``RepoTags``.
+    :param changes: container id → paths that differ.
+    """
+
+    def __init__(
+        self, containers: Iterable[Mapping[str, Any]] = (), images: Iterable[Mapping[str, Any]] = (),
+        changes: Optional[Mapping[str, Iterable[str]]] = None, version: str = "20.10.24",
+    ) -> None:
+        self.containers = {str(facts["Id"]): facts for facts in containers}
+        self.image_list = list(images)
+        self.differing = dict(changes or {})
+        self.asked: list[tuple[str, str]] = []
+        self.said: dict[str, list[str]] = {}
+        self.version = version
+        self.gone_after_listing: set[str] = set()
+
+    @property
+    def has_start_interval(self) -> bool:
+        """As the real one."""
+        return int(self.version.split(".", 1)[0]) >= 25
+
+    def container_rows(self) -> list[dict[str, Any]]:
+        """The list, as the engine's is: labels, image's name and id."""
+        return [
+            {"Id": key, "Image": (facts.get("Config") or {}).get("Image"), "ImageID": facts.get("Image"),
+             "Labels": (facts.get("Config") or {}).get("Labels")}
+            for key, facts in self.containers.items()]
+
+    def container(self, container_id: str) -> Optional[dict[str, Any]]:
+        """One container, None for one that is gone."""
+        if container_id in self.gone_after_listing:
+            return None
+        found = self.containers.get(container_id)
+        return dict(found) if found is not None else None
+
+    def changes(self, container_id: str) -> list[tuple[str, int]]:
+        """What differs."""
+        self.asked.append(("changes", container_id))
+        return [(path, 1) for path in self.differing.get(container_id, ())]
+
+    def image(self, reference: str) -> Optional[dict[str, Any]]:
+        """One image."""
+        self.asked.append(("image", reference))
+        for facts in self.image_list:
+            if reference in (facts["Id"], *(facts.get("RepoTags") or ()), *(facts.get("RepoDigests") or ())):
+                return dict(facts)
+        return None
+
+    def images(self, _labels: Iterable[str]) -> list[dict[str, Any]]:
+        """All images."""
+        return [dict(facts) for facts in self.image_list]
+
+    def logs(self, container_id: str, lines: int) -> list[str]:
+        """The last lines of a container."""
+        return self.said.get(container_id, [])[-lines:]
