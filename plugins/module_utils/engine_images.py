@@ -152,10 +152,8 @@ class ImageEngine(Engine):
                     f"registry of {reference}", "an answer", str(error.explanation or error)[:300],
                     "check the name, the registry's reachability and this user's docker login") from error
 
-    def tags_of(self, repository: str) -> dict[str, str]:
-        """Tags of a repository with the time each was set (ISO, as the engine writes it)."""
+    def tags_of(self, repository: str) -> list[str]:
+        """All tags of a repository, as ``repository:tag``."""
         with _asking(f"tags of {repository}"):
             rows = self._client.images(name=repository)
-        return {
-            tag: str(((self.image(row["Id"]) or {}).get("Metadata") or {}).get("LastTagTime") or "")
-            for row in rows for tag in row["RepoTags"] or () if tag.startswith(f"{repository}:")}
+        return [tag for row in rows for tag in row["RepoTags"] or () if tag.startswith(f"{repository}:")]

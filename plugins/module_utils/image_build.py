@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import secrets
 import signal
 import threading
 import time
@@ -29,6 +31,7 @@ BUILD_REPOSITORY = "driftguard.local/build"
 BUILDX, CLASSIC, AUTO = "buildx", "classic", "auto"
 LEFT_BEHIND_SECONDS = 24 * 3600  # a temporary tag of that age belongs to a run that was killed
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_MADE = re.compile(r"-(\d{1,12})-[0-9a-f]{12}\Z")
 _MASK = "********"
 _SHORTEST_SECRET, _LONGEST_SECRET = 4, 65536
 
@@ -89,7 +92,7 @@ class Buildx:
         self._halt.set()
         stop_all()
 
-    def _run(self, name: str, options: list[str], stdin: bytes, timeout: int, secrets: list[str]) -> str:
+    def _run(self, name: str, options: list[str], stdin: bytes, timeout: int, files: list[str]) -> str:
         if self._halt.is_set():
             raise build_error(name, "it was stopped, because another build failed")
         metadata = self._scratch / f"{name}-{time.monotonic_ns()}.json"
@@ -98,7 +101,7 @@ class Buildx:
             ["docker", "buildx", "build", "--builder=default", "--progress=plain", "--provenance=false", "--load",
              f"--metadata-file={metadata}", *options], stdin=stdin, timeout=timeout)
         if done.status != 0:
-            raise build_error(name, masked(f"exit status {done.status}: {done.tail()}", secrets))
+            raise build_error(name, masked(f"exit status {done.status}: {done.tail()}", files))
         return str(json.loads(metadata.read_text(encoding="utf-8"))["containerimage.digest"])
 
 
@@ -210,14 +213,22 @@ def interruptible() -> Iterator[None]:
             signal.signal(each, handler)
 
 
+def temporary_tag(fleet: str, variant: str, now: float) -> str:
+    """A name for what is being built; it says when, since engines don't remember when a builder set a tag.
+
+    :param now: seconds since the epoch.
+    """
+    return f"{BUILD_REPOSITORY}:{fleet}-{variant}-{int(now)}-{secrets.token_hex(6)}"
+
+
 def sweep(engine: ImageEngine, now: float) -> None:
     """Remove temporary tags that runs which were killed have left behind.
 
     :param now: seconds since the epoch.
     """
-    limit = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now - LEFT_BEHIND_SECONDS))
-    for tag, set_at in engine.tags_of(BUILD_REPOSITORY).items():
-        if set_at < limit:
+    for tag in engine.tags_of(BUILD_REPOSITORY):
+        made = _MADE.search(tag)
+        if made and int(made[1]) < now - LEFT_BEHIND_SECONDS:
             engine.remove_image(tag)
 
 

@@ -162,7 +162,7 @@ def volumes(inside: Inside) -> Iterator[Problem]:
     paths = code_paths(inside.real(inside.working_dir), words)
     for volume in sorted(inside.config.get("Volumes") or {}):
         real = inside.real(volume)
-        covered = covered_code(real, paths) or covered_code(volume, paths)
+        covered = covered_code(real, paths)
         reserved = next((mount for mount in (GUARD_MOUNT, SECRETS_MOUNT) if (real + "/").startswith(mount + "/")), None)
         if covered or reserved:
             yield Problem(
@@ -224,7 +224,7 @@ def _executable(found: Optional[FileStat]) -> bool:
 
 def _dpkg(status: bytes) -> Iterator[str]:
     for paragraph in status.decode("utf-8", "replace").split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and line[0] != " ")
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line)
         if "Package" in fields and fields.get("Status", "install ok installed").endswith(" installed"):
             yield fields["Package"]
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any, Callable, Iterable, Mapping
 from .engine_images import ImageEngine
 from .errors import DriftguardError
 from .git import Checkout, Tree
-from .image_build import BUILD_REPOSITORY, Job, build_error, builder, check_secrets, run_all, sweep
+from .image_build import Job, build_error, builder, check_secrets, run_all, sweep, temporary_tag
 from .image_check import examine, probe
 from .image_dockerfile import Bases, Dockerfile, Pinned, bases, parse
 from .image_plan import LABEL_PROBE, Genuine, Wanted, genuine, release_id, wanted
@@ -150,7 +149,7 @@ def _job(request: Request, plan: Wanted, context: Path, created: str) -> Job:
     given = dict(zip(RESERVED_ENVIRONMENT, (plan.sha, created)))
     if request.base:
         given[request.base.argument] = request.base.reference
-    tag = f"{BUILD_REPOSITORY}:{request.fleet}-{plan.spec.name}-{secrets.token_hex(6)}"
+    tag = temporary_tag(request.fleet, plan.spec.name, time.time())
     arguments = {**plan.spec.build_args, **given}
     return Job(plan.spec, tag, context, request.dockerfile, arguments, request.secrets, request.timeout)
 
