@@ -23,6 +23,7 @@ TEST = {
     "busybox": "busybox",
     "dash": "dash",
     "redis-server": "redis-server",
+    "ss": "iproute2",
     "strace": "strace",
 }
 PROGRAMS = {"demo": DEMO, "lint": LINT, "test": TEST}

@@ -13,7 +13,6 @@ from typing import Optional
 from .paths import BUILD, CACHE, COLLECTIONS, PYTHON, VENV
 from .processes import as_root, tool_environment
 
-JUNIT_VARIABLE = "DRIFTGUARD_JUNIT"  # where molecule's verifier writes its report
 MINUTE = 60.0
 
 
@@ -66,7 +65,7 @@ def prepared(stage: Stage, results: Path) -> tuple[list[str], dict[str, str]]:
     :raises DriftguardError: it needs root and this user can't become root.
     """
     command = [part.format(results=results) for part in stage.command]
-    environment = {**tool_environment(), JUNIT_VARIABLE: str(results), "MOLECULE_GLOB": "molecule/*/molecule.yml"}
+    environment = {**tool_environment(), "MOLECULE_GLOB": "molecule/*/molecule.yml"}
     return (as_root(command, environment) if stage.root else command), environment
 
 
