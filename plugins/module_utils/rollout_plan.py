@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Plans the rollout of one host: (what is wanted, what is there) → keep, create, recreate or remove, each with its reason. Pure."""
+"""Plans the rollout of one host: (wanted, there) → keep, create, recreate or remove, each with its reason. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Step:
         """As a documented return value."""
         return {
             "action": self.action, "service": self.service, "reason": self.reason,
-            "container": self.container.name if self.container else "", "id": self.container.id[:12] if self.container else "",
+            "container": self.container.name if self.container else "",
+            "id": self.container.id[:12] if self.container else "",
         }
 
 
@@ -61,7 +62,8 @@ class Plan:
 
 
 def plan_rollout(
-    project: str, wanted: Mapping[str, Wanted], containers: Sequence[Container], forced: Iterable[str] = (), prune: bool = False,
+    project: str, wanted: Mapping[str, Wanted], containers: Sequence[Container], forced: Iterable[str] = (),
+    prune: bool = False,
 ) -> Plan:
     """Plan one host.
 
@@ -88,7 +90,8 @@ def _plan_service(wanted: Wanted, own: Sequence[Container], forced: bool) -> lis
     wrong = sorted((c for c in own if reasons[c.id]), key=lambda c: (c.number, c.name))
     lacking = max(wanted.replicas - len(right), 0)
     steps = [Step(KEEP, wanted.service, "as wanted", container) for container in right[: wanted.replicas]]
-    steps += [Step(REMOVE, wanted.service, f"more than {wanted.replicas} replicas", container) for container in right[wanted.replicas:]]
+    too_many = f"more than {wanted.replicas} replicas"
+    steps += [Step(REMOVE, wanted.service, too_many, container) for container in right[wanted.replicas:]]
     steps += [Step(RECREATE, wanted.service, reasons[container.id], container) for container in wrong[:lacking]]
     steps += [Step(REMOVE, wanted.service, reasons[container.id], container) for container in wrong[lacking:]]
     steps += [Step(CREATE, wanted.service, "missing")] * (lacking - len(wrong[:lacking]))

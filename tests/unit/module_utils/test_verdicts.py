@@ -1,0 +1,108 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every road to a stale worker that the engine can see has its verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils import verdicts
+from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import ImageFacts
+from ansible_collections.driftguard.workers.plugins.module_utils.verdicts import container_problem
+from support.containers import IMAGE_ID, RELEASE_ID, SHA, container, wanted
+
+GUARD = "/opt/driftguard/guard"
+OTHER_SHA = "f" * 40
+OLD_IMAGE = "sha256:" + "b" * 64
+FACTS = ImageFacts(IMAGE_ID, SHA, RELEASE_ID, SHA, "/work", ("python", "-m", "worker"))
+
+WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
+    "restarting": ({"status": "restarting", "exit_code": 3}, verdicts.CRASHING, "exit status 3"),
+    "out of memory": ({"status": "restarting", "oom_killed": True}, verdicts.CRASHING, "out of memory"),
+    "exited": ({"status": "exited"}, verdicts.STOPPED, "exited (restart policy always): it may revive"),
+    "only created": ({"status": "created", "restart_policy": "no"}, verdicts.STOPPED, "created (restart policy no)"),
+    "paused": ({"status": "paused"}, verdicts.STOPPED, "paused"),
+    "dead": ({"status": "dead"}, verdicts.STOPPED, "dead"),
+    "nobody knows": ({"status": "unknown"}, verdicts.STOPPED, "unknown"),
+    "half made": ({"name": "0123456789ab_demo-workers-extractor-1"}, verdicts.STOPPED, "half made"),
+    "old image": ({"image_id": OLD_IMAGE}, verdicts.STALE, "runs image bbbbbbbbbbbb (0123456), not aaaaaaaaaaaa"),
+    "unstamped image": ({"image_id": OLD_IMAGE, "image": replace(FACTS, sha="")}, verdicts.STALE, "an unstamped image"),
+    "image is gone": ({"image_id": OLD_IMAGE, "image": None}, verdicts.STALE, "an unstamped image"),
+    "right id, no facts": ({"image": None}, verdicts.STALE, "stamped unknown"),
+    "other stamp": ({"image": replace(FACTS, sha=OTHER_SHA)}, verdicts.STALE, "stamped fffffff"),
+    "other release": (
+        {"image": replace(FACTS, release_id="0123456789ab.000000000000")}, verdicts.STALE, "stamped 0123456"),
+    "image's environment lies": ({"image": replace(FACTS, environment_sha=OTHER_SHA)}, verdicts.STALE, "stamped"),
+    "overridden": ({"environment": {"GIT_SHA": OTHER_SHA}}, verdicts.OVERRIDDEN, "GIT_SHA was set"),
+    "emptied": ({"environment": {"GIT_SHA": ""}}, verdicts.OVERRIDDEN, "GIT_SHA was set"),
+    "taken away": ({"environment": {}}, verdicts.OVERRIDDEN, "GIT_SHA was set"),
+    "no guard": ({"entrypoint": ()}, verdicts.UNGUARDED, "without the guard"),
+    "other guard": (
+        {"entrypoint": ("/usr/bin/python3", "/tmp/version_guard.py")}, verdicts.UNGUARDED, "without the guard"),
+    "guard not mounted": ({"mounts": ("/tmp",)}, verdicts.UNGUARDED, "without the guard"),
+    "volume over the code": (
+        {"mounts": (GUARD, "/work/src")}, verdicts.MOUNTED, "/work/src lies over the code in /work"),
+    "volume above the code": ({"mounts": (GUARD, "/etc")}, verdicts.MOUNTED, "/etc/driftguard"),
+    "image.json replaced": ({"mounts": (GUARD, "/etc/driftguard/image.json")}, verdicts.MOUNTED, "/etc/driftguard"),
+    "volume where the command points": (
+        {"mounts": (GUARD, "/srv/x"), "command": ("node", "/srv/x/main.js")}, verdicts.MOUNTED, "/srv/x"),
+    "volume on the search path": (
+        {"mounts": (GUARD, "/venv"), "environment": {"GIT_SHA": SHA, "PATH": "/venv/bin:/bin"}}, verdicts.MOUNTED,
+        "/venv"),
+    "changed file": ({"changes": ("/work", "/work/main.py")}, verdicts.MODIFIED, "/work, /work/main.py"),
+    "many changed files": ({"changes": tuple(f"/app/{name}" for name in "abcde")}, verdicts.MODIFIED, "and 2 more"),
+    "unhealthy": ({"health": "unhealthy"}, verdicts.UNHEALTHY, "health check fails"),
+}
+
+
+def test_a_right_container_has_no_problem() -> None:
+    assert container_problem(container(), wanted()) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_has_a_verdict_and_a_remedy(name: str) -> None:
+    changes, verdict, found = WRONG[name]
+    problem = container_problem(container(**changes), wanted())
+    assert problem is not None
+    assert problem.verdict == verdict
+    assert found in problem.found
+    assert problem.remedy
+
+
+@pytest.mark.parametrize("changes", [
+    {"health": "starting"}, {"health": "none"}, {"changes": ("/tmp/x", "/var/log/x", "/sbin/docker-init")},
+    {"mounts": (GUARD, "/data", "/run/secrets/redis_password", "/tmp")}, {"restart_count": 7},
+    {"entrypoint": ("/bin/sh", f"{GUARD}/version_guard.sh", "--")},
+])
+def test_what_is_no_problem(changes: dict[str, Any]) -> None:
+    assert container_problem(container(**changes), wanted()) is None
+
+
+def test_the_graver_problem_is_named() -> None:
+    both = container(status="exited", image_id=OLD_IMAGE, environment={}, entrypoint=(), health="unhealthy")
+    assert (container_problem(both, wanted()) or pytest.fail("none")).verdict == verdicts.STOPPED
+    running = replace(both, status="running")
+    assert (container_problem(running, wanted()) or pytest.fail("none")).verdict == verdicts.STALE
+
+
+def test_a_moved_tag_is_a_problem_of_right_containers() -> None:
+    problem = container_problem(container(), wanted(retagged="tag demo-worker:x was moved"))
+    assert problem is not None
+    assert (problem.verdict, problem.found) == (verdicts.RETAGGED, "tag demo-worker:x was moved")
+
+
+@pytest.mark.parametrize(("facts", "sha", "verdict"), [
+    (FACTS, OTHER_SHA, verdicts.STALE), (None, SHA, verdicts.STALE), (replace(FACTS, sha=""), SHA, verdicts.STALE),
+    (FACTS, SHA, verdicts.UNKNOWN), (replace(FACTS, sha=""), "", verdicts.UNKNOWN), (FACTS, "", verdicts.STALE),
+])
+def test_without_the_releases_image_nothing_is_ever_right(facts: Any, sha: str, verdict: str) -> None:
+    problem = container_problem(container(image=facts), wanted(image_id=None, sha=sha))
+    assert problem is not None
+    assert problem.verdict == verdict
+
+
+def test_only_what_can_pass_is_waited_for() -> None:
+    assert verdicts.PASSING.isdisjoint(verdict for _changes, verdict, _found in WRONG.values())
