@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +19,10 @@ from typing import Any, Iterable, Sequence
 
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 
+from .engine import docker
 from .owned import HOST_PLACES, LOCAL_IMAGES, MACHINE_PLACES, Owner, Thing, foreign_fleets, own_labels
 from .paths import COLLECTIONS, ROOT
-from .processes import as_root, output_of
+from .processes import as_root
 from .steps import report
 
 Labels = dict[str, str]
@@ -49,52 +49,41 @@ def main() -> int:
     parser.add_argument("--fleet", default="", help="only what belongs to this fleet; the checkout is left alone")
     owner = Owner(parser.parse_args().fleet)
     try:
-        left = [*_clean_engine(owner), *_remove_paths(_host_paths(owner))]
-        if not owner.only:
-            left += _remove_paths(_checkout_paths())
+        left = _clean(owner, docker())
     except DriftguardError as error:
         report(error)
         return 1
     for line in left:
-        print(f"kept     {line}", file=sys.stderr)
+        print(f"FAILED   {line}", file=sys.stderr)
     return 1 if left else 0
 
 
-def _clean_engine(owner: Owner) -> list[str]:
-    """Remove what is ours from the engine; what could not be removed and why. No engine, nothing to do."""
-    docker = _docker()
-    if not docker:
-        return []
-    things = _things(docker)
+def _clean(owner: Owner, command: Sequence[str]) -> list[str]:
+    """Remove what is ours; what could not be removed and why.
+
+    :param command: reaches the engine; empty when there is none.
+    """
+    things = _things(command) if command else []
     others = foreign_fleets(things)
-    left = []
-    for thing in things:
-        if not owner.has(thing):
-            continue
-        if others and thing.kind == "image" and thing.name.startswith(LOCAL_IMAGES):
-            print(f"kept     image {thing.name}: {', '.join(others)} may be built on it")
-        else:
-            left += _remove_thing(docker, thing)
-    return left
+    shared = [] if others or owner.only else [Path(place) for place in MACHINE_PLACES]
+    left = [line for thing in things if owner.has(thing) for line in _clean_thing(command, thing, others)]
+    left += _remove_paths([*_fleet_paths(owner), *shared])
+    return left if owner.only else [*left, *_remove_paths(_checkout_paths())]
 
 
-def _docker() -> list[str]:
-    if shutil.which("docker") is None:
+def _clean_thing(command: Sequence[str], thing: Thing, others: Sequence[str]) -> list[str]:
+    if others and thing.kind == "image" and thing.name.startswith(LOCAL_IMAGES):
+        print(f"kept     image {thing.name}: {', '.join(others)} may be built on it")
         return []
-    if output_of(["docker", "version", "--format", "{{.Server.Version}}"]) is not None:
-        return ["docker"]
-    if not any(Path(place).exists() for place in ("/run/docker.sock", "/var/run/docker.sock")):
-        return []
-    as_user = as_root(["docker"])
-    return as_user if output_of([*as_user, "version"]) is not None else []
+    return _remove_thing(command, thing)
 
 
-def _things(docker: Sequence[str]) -> list[Thing]:
+def _things(command: Sequence[str]) -> list[Thing]:
     """All containers, networks, volumes and images of the engine, in the order in which they can be removed."""
-    images, networks, volumes = (_inspect(docker, kind) for kind in ("image", "network", "volume"))
+    images, networks, volumes = (_inspect(command, kind) for kind in ("image", "network", "volume"))
     of_image = {facts["Id"]: _labels(facts) for facts in images}
     of_volume = {facts["Name"]: _labels(facts) for facts in volumes}
-    things = [_container(facts, of_image, of_volume) for facts in _inspect(docker, "container")]
+    things = [_container(facts, of_image, of_volume) for facts in _inspect(command, "container")]
     for kind, found in (("network", networks), ("volume", volumes)):
         things += [Thing(kind, facts["Name"], facts["Name"], _labels(facts)) for facts in found]
     for facts in images:  # an image has to be removed by each of its names; the last one takes the image with it
@@ -109,45 +98,52 @@ def _container(facts: dict[str, Any], of_image: dict[str, Labels], of_volume: di
     return Thing("container", facts["Id"], facts["Name"].lstrip("/"), labels)
 
 
-def _inspect(docker: Sequence[str], kind: str) -> list[dict[str, Any]]:
-    handles = sorted(set((output_of([*docker, *LISTS[kind]]) or "").split()))
-    said = output_of([*docker, kind, "inspect", *handles], timeout=60) if handles else None
-    return list(json.loads(said or "[]"))
+def _inspect(command: Sequence[str], kind: str) -> list[dict[str, Any]]:
+    handles = sorted(set(_run([*command, *LISTS[kind]]).stdout.split()))
+    # Whatever it says: one that is gone by now makes the exit status 1, and the others are still told.
+    return list(json.loads(_run([*command, kind, "inspect", *handles]).stdout or "[]")) if handles else []
 
 
 def _labels(facts: dict[str, Any]) -> Labels:
     return dict((facts.get("Config") or facts).get("Labels") or {})
 
 
-def _remove_thing(docker: Sequence[str], thing: Thing) -> list[str]:
-    command = [*docker, *REMOVALS[thing.kind], thing.handle]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode and "No such" not in done.stderr:
+def _remove_thing(command: Sequence[str], thing: Thing) -> list[str]:
+    done = _run([*command, *REMOVALS[thing.kind], thing.handle])
+    if done.returncode and "No such" in done.stderr:
+        return []
+    if done.returncode and thing.kind == "image" and "conflict" in done.stderr:
+        print(f"kept     image {thing.name}: {done.stderr.strip()}")
+        return []
+    if done.returncode:
         return [f"{thing.kind} {thing.name}: {done.stderr.strip()}"]
     print(f"removed  {thing.kind} {thing.name}")
     return []
 
 
-def _host_paths(owner: Owner) -> list[Path]:
-    found = [
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(list(command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+
+
+def _fleet_paths(owner: Owner) -> list[Path]:
+    return [
         place for form in HOST_PLACES for place in Path("/").glob(form.format("*").lstrip("/"))
         if owner.has_place(place)]
-    return found if owner.only else [*found, *(Path(place) for place in MACHINE_PLACES if Path(place).exists())]
 
 
 def _checkout_paths() -> list[Path]:
     community = COLLECTIONS / "community"
     cached = [path for path in ROOT.rglob("__pycache__") if ".venv" not in path.parts]
-    return [path for path in (community, *cached, *(ROOT / name for name in CHECKOUT)) if path.exists()]
+    return [community, *cached, *(ROOT / name for name in CHECKOUT)]
 
 
 def _remove_paths(paths: Iterable[Path]) -> list[str]:
     left = []
-    for path in paths:
+    for path in (path for path in paths if path.exists()):
         command = ["rm", "-rf", "--", str(path)]
         if os.geteuid() != 0 and not _is_mine(path):
             command = as_root(command)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = _run(command)
         if done.returncode:
             left.append(f"{path}: {done.stderr.strip()}")
         else:

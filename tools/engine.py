@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Docker Engine, Compose, buildx and the base image on this machine: by the collection's own bootstrap playbook."""
+"""Docker Engine, Compose, buildx, base image and the demo's Redis on this machine: by the bootstrap playbook."""
 
 from __future__ import annotations
 
@@ -9,37 +9,56 @@ import shutil
 from pathlib import Path
 from typing import IO
 
+from .owned import LOCAL_IMAGES, MADE_FOR
 from .paths import DEMO_INVENTORY, ROOT, VENV
-from .processes import output_of
+from .processes import as_root, output_of
 from .steps import Step, digest, must
 
-PLAYBOOK = ROOT / "playbooks" / "bootstrap.yml"
-MADE_BY = (PLAYBOOK, ROOT / "roles" / "docker_host", ROOT / "roles" / "base_image", DEMO_INVENTORY)
-QUESTIONS = (
-    ("docker", "version", "--format", "{{.Server.Version}}"),
-    ("docker", "compose", "version"),
-    ("docker", "buildx", "version"),
-)
+PLAYBOOKS = ROOT / "playbooks"
+MADE_BY = (
+    PLAYBOOKS / "bootstrap.yml", PLAYBOOKS / "require_hosts.yml", DEMO_INVENTORY,
+    *(ROOT / "roles" / role for role in ("docker_host", "base_image", "redis")))
+SOCKETS = (Path("/run/docker.sock"), Path("/var/run/docker.sock"))
 
 
 def step() -> Step:
     """The step that runs the playbook."""
     return Step(
-        name="engine", title="Docker Engine, Compose, buildx and base image", inputs=lambda: digest(MADE_BY),
-        present=answers, action=_bootstrap)
+        name="engine", title="Docker Engine, Compose, buildx, base image, Redis", inputs=lambda: digest(MADE_BY),
+        present=is_ready, action=_bootstrap)
 
 
-def answers() -> bool:
-    """Whether an engine runs here and the client has both plugins."""
-    return shutil.which("docker") is not None and all(output_of(question) is not None for question in QUESTIONS)
+def docker() -> list[str]:
+    """The command that reaches this machine's engine, through sudo where this user may not; empty when none answers.
+
+    :raises DriftguardError: there is an engine, but this user may neither use it nor sudo.
+    """
+    if shutil.which("docker") is None:
+        return []
+    if _answers(["docker"]):
+        return ["docker"]
+    if not any(socket.exists() for socket in SOCKETS):
+        return []
+    as_other = as_root(["docker"])
+    return as_other if _answers(as_other) else []
+
+
+def is_ready() -> bool:
+    """Whether an engine answers, the client has its plugins, and base image and demo's Redis are there."""
+    command = docker()
+    return bool(command) and all(
+        output_of([*command, *question])
+        for question in (
+            ("compose", "version"), ("buildx", "version"),
+            ("image", "ls", "--quiet", f"{LOCAL_IMAGES}base"),
+            ("ps", "--quiet", "--filter", f"label={MADE_FOR}={DEMO_INVENTORY.name}")))
+
+
+def _answers(command: list[str]) -> bool:
+    return bool(output_of([*command, "version", "--format", "{{.Server.Version}}"]))
 
 
 def _bootstrap(log: IO[bytes]) -> None:
     must(
-        [str(VENV / "bin" / "ansible-playbook"), str(PLAYBOOK), "-i", str(DEMO_INVENTORY)], log,
+        [str(VENV / "bin" / "ansible-playbook"), str(PLAYBOOKS / "bootstrap.yml"), "-i", str(DEMO_INVENTORY)], log,
         "the last failed task above says what to do; then run again")
-
-
-def reaches_engine() -> bool:
-    """Whether this very user may use the engine (else what needs it runs through sudo)."""
-    return Path("/var/run/docker.sock").exists() and output_of(QUESTIONS[0]) is not None
