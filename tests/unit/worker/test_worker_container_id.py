@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftguard_worker.container_id import from_cgroup, from_mountinfo, own_container_id
@@ -89,6 +89,7 @@ def test_nothing_without_proc(tmp_path: Path) -> None:
     assert own_container_id(tmp_path) is None
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_no_text_breaks_the_parsers(text: str) -> None:
     for found in (from_mountinfo(text), from_cgroup(text)):

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftguard_worker.identity import Identity, instance_name, release_of
@@ -25,6 +25,7 @@ def test_instance_outside_is_told_apart_by_host_and_process() -> None:
     assert instance_name("", "host1.example", 4711) == "host1.example-4711"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_instance_is_always_a_name_that_readers_accept(hostname: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", instance_name("", hostname, 4_194_304))

@@ -71,7 +71,7 @@ def test_configured_again_nothing_is_doubled(capsys: Capture) -> None:
     assert [line["worker"] for line in lines(capsys)] == ["w"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(), st.text())
 def test_no_value_can_forge_a_line(capsys: Capture, event: str, value: str) -> None:
     logs.configure("info", {})

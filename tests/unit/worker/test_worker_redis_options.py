@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from driftguard_worker import redis_options
@@ -162,6 +162,7 @@ def test_password_is_not_in_the_representation() -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
 
 
+@settings(deadline=None)
 @given(user=TEXT, password=TEXT, port=st.integers(1, 65535), database=st.integers(0, 15))
 def test_whatever_is_escaped_comes_back(user: str, password: str, port: int, database: int) -> None:
     url = f"redis://{quote(user, safe='')}:{quote(password, safe='')}@redis:{port}/{database}"
@@ -169,6 +170,7 @@ def test_whatever_is_escaped_comes_back(user: str, password: str, port: int, dat
     assert found == {"host": "redis", "port": port, "username": user, "password": password, "db": database}
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_no_url_escapes_as_another_error(rest: str) -> None:
     for url in (rest, f"redis://{rest}", f"unix://{rest}", f"redis://h?{rest}"):

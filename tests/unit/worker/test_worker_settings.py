@@ -110,7 +110,7 @@ def test_only_exact_names_count(worker_environment: Environment) -> None:
     assert environment.load().worker_concurrency == 1
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(
     st.dictionaries(
         st.sampled_from(sorted(name.upper() for name in Settings.model_fields)),
