@@ -70,7 +70,8 @@ def write(path: Path, suite: str, cases: Iterable[Case]) -> None:
         element = ET.SubElement(group, "testcase", name=case.name, classname=suite, time=f"{case.seconds:.3f}")
         if case.outcome != "passed":
             tag = "failure" if case.outcome == "failed" else "skipped"
-            ET.SubElement(element, tag, message=case.message[:200]).text = _printable(case.message)
+            said = _printable(case.message)
+            ET.SubElement(element, tag, message=said[:200]).text = said
     path.parent.mkdir(parents=True, exist_ok=True)
     ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
 

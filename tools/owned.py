@@ -84,7 +84,7 @@ def _inner(text: str, form: str) -> str:
     """What stands for ``{}`` when a text has a form; empty when it doesn't."""
     before, after = form.split("{}")
     inner = text[len(before):len(text) - len(after)]
-    return inner if text == f"{before}{inner}{after}" and "/" not in inner else ""
+    return inner if text == f"{before}{inner}{after}" else ""
 
 
 def foreign_fleets(things: Sequence[Thing]) -> list[str]:
