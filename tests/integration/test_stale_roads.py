@@ -11,7 +11,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from support.fleet import Fleet, FleetRedis, Run
+from support.fleet import Fleet, FleetRedis
 
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}, "writable": {"read_only": False}}
 
@@ -64,11 +64,13 @@ class Deployed:
             template.remove(force=True)
             yield changed
         # What a verify run calls wrong, a deploy mends.
-        self.fleet.deploy().must_pass()
+        self.fleet.heal()
 
-    def refused(self, *said: str) -> Run:
+    def refused(self, *said: str) -> None:
         """A verify run that fails and says these."""
-        return self.fleet.verify().must_fail(*said)
+        run = self.fleet.prove().must_fail()
+        for text in said:
+            assert text in run.output, f"{text!r} isn't in:\n{run.output}"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, 
     fleet = Fleet(tmp_path_factory.mktemp("roads") / "fleet", fleet_redis, base_reference, SERVICES)
     try:
         made = Deployed(fleet)
-        fleet.verify().must_pass()
+        fleet.prove().must_pass()
         yield made
     finally:
         fleet.close()
@@ -94,6 +96,8 @@ def test_an_old_container_left_running(deployed: Deployed) -> None:
     name = f"{deployed.fleet.project}-alpha-9"
     with deployed.another(template, name, image=deployed.old_image, **unguarded(template)):
         deployed.refused(name, "[STALE]", "deploy again")
+        # The same through the playbook, with the table that a person sees.
+        deployed.fleet.verify().must_fail(name, "[STALE]", "remedy: deploy again", "Not every worker of the fleet is proved")
 
 
 def test_a_created_container_that_would_revive(deployed: Deployed) -> None:
@@ -113,7 +117,7 @@ def test_a_stopped_container_that_would_revive(deployed: Deployed) -> None:
 def test_a_missing_replica(deployed: Deployed) -> None:
     deployed.one("beta").remove(force=True)
     deployed.refused("beta (2 of 2)", "[MISSING]")
-    deployed.fleet.deploy().must_pass()
+    deployed.fleet.heal()
 
 
 def test_an_old_image_under_another_project(deployed: Deployed) -> None:
@@ -242,13 +246,13 @@ def test_a_file_changed_in_a_running_container(deployed: Deployed) -> None:
     status, _ = container.exec_run(["sh", "-c", "echo '# patched' >> /app/worker.py"], user="0")
     assert status == 0
     deployed.refused(container.name, "[MODIFIED]", "/app/worker.py")
-    deployed.fleet.deploy().must_pass()
+    deployed.fleet.heal()
 
 
 def test_data_written_in_a_running_container_is_no_drift(deployed: Deployed) -> None:
     status, _ = deployed.one("writable").exec_run(["sh", "-c", "echo data > /var/tmp/data && echo data > /tmp/data"], user="0")
     assert status == 0
-    deployed.fleet.verify().must_pass()
+    deployed.fleet.prove().must_pass()
 
 
 def test_started_without_the_guard(deployed: Deployed) -> None:
@@ -262,10 +266,11 @@ def test_a_sibling_fleet_is_no_extra(deployed: Deployed) -> None:
     template = deployed.one("alpha")
     labels = {"io.driftguard.fleet": "sibling", "com.docker.compose.project": "sibling-workers"}
     with deployed.another(template, f"{deployed.fleet.name}-sibling", labels=labels, environment=["WORKER_FLEET=sibling"]):
-        deployed.fleet.verify().must_pass()
+        deployed.fleet.prove().must_pass()
 
 
 def test_the_fleet_is_as_it_was(deployed: Deployed) -> None:
     """The roads above each left the fleet proved, so none failed for another's leftovers."""
-    run = deployed.fleet.verify().must_pass()
-    assert run.output.count("[OK]") == 5, run.output
+    rows = deployed.fleet.prove().must_pass()["rows"]
+    assert [row["verdict"] for row in rows] == ["OK"] * 4
+    assert deployed.fleet.verify().must_pass().output.count("[OK]") == 5

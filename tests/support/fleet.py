@@ -22,9 +22,10 @@ import pytest
 import redis as redis_py
 import yaml
 
-__all__ = ["Fleet", "Run", "fleet_redis", "base_reference", "fleet"]
+from support.modules import PROJECT, ModuleRun, run_module
 
-PROJECT = Path(__file__).resolve().parents[2]
+__all__ = ["PROJECT", "Fleet", "Run", "fleet_redis", "base_reference", "fleet"]
+
 PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
 SETTINGS: dict[str, Any] = {
@@ -172,6 +173,19 @@ class Fleet:
     def verify(self, *arguments: str) -> Run:
         """Verify; a passing problem is given little time."""
         return self.play("verify-workers.yml", "-e", "worker_registration_timeout=3", *arguments)
+
+    def prove(self, timeout: float = 3.0, **options: Any) -> ModuleRun:
+        """What a verify run does on the host, without the playbook around it."""
+        return run_module(
+            "worker_version_assert", fleet=self.name, root=str(self.root), host="here", hosts=["here"],
+            services=self.variables["worker_fleet_services"], defaults=self.variables["worker_service_defaults"], timeout=timeout,
+            redis_url=self.redis.control_url, redis_password=self.redis.password, **options)
+
+    def heal(self) -> ModuleRun:
+        """What a deploy of the same revision does on the host, without the playbook around it."""
+        seen = int((self.root / self.name / "state" / "fence").read_text().split()[0])
+        return run_module(
+            "worker_rollout", fleet=self.name, root=str(self.root), host="here", generation=seen + 1, stabilize=1.0, wait_timeout=20.0).must_pass()
 
     def containers(self, **labels: str) -> list[Any]:
         """All containers of its project, running or not, by name."""
