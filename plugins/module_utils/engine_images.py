@@ -11,7 +11,7 @@ import json
 import tarfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterable, Iterator, Mapping, Optional
 
 from .engine import Engine, _asking
 from .errors import DriftguardError
@@ -83,6 +83,11 @@ class ImageEngine(Engine):
         """See :meth:`Engine.connect`."""
         plain = Engine.connect()
         return cls(plain._client, plain.version)
+
+    def labelled(self, labels: Iterable[str]) -> list[str]:
+        """Ids of all images that carry every one of the labels, also of those without a name that others build upon."""
+        with _asking("image list"):
+            return [str(row["Id"]) for row in self._client.images(all=True, filters={"label": list(labels)})]
 
     @contextmanager
     def files(self, image: str, labels: Mapping[str, str]) -> Iterator[ImageFiles]:

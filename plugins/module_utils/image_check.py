@@ -177,8 +177,9 @@ def place(inside: Inside) -> Iterator[Problem]:
         fits = member.isdir() if number == 0 else member.isfile() or member.isdir()
         if not fits or member.uid != 0 or member.mode & 0o022:
             yield Problem(
-                f"{_STAMP_PLACE} absent, or root's and not writable by others", f"{member.name} (uid {member.uid}, "
-                f"mode {member.mode:04o})", "remove it from the image: the stamp in it must not be replaceable")
+                f"{_STAMP_PLACE} absent, or root's and not writable by others",
+                f"{member.name} (uid {member.uid}, mode {member.mode & 0o7777:04o})",
+                "remove it from the image: the stamp in it must not be replaceable")
 
 
 def size(plan: Wanted, image: Mapping[str, Any]) -> Iterator[Problem]:

@@ -91,9 +91,9 @@ def survey(engine: ImageEngine, plan: Wanted, push: bool) -> State:
 
     :param push: ask the registry as well.
     """
-    rows = engine.images([
+    candidates = engine.labelled([
         f"{LABEL_FLEET}={plan.fleet}", f"{LABEL_RELEASE}={plan.release_id}", f"{LABEL_VARIANT}={plan.spec.name}"])
-    images = filter(None, (engine.image(row["Id"]) for row in rows))
+    images = filter(None, map(engine.image, candidates))
     found = choose(filter(None, (genuine(image, plan) for image in images)), plan.tags[0])
     tags = {tag: _holder(engine, tag) for tag in plan.tags}
     if not push:
