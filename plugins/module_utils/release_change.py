@@ -76,7 +76,7 @@ def asked_of(options: Mapping[str, Any]) -> Asked:
 def read_host(host: HostRecords) -> Result:
     """A host's record, and what is wrong with it."""
     found = host.read()
-    return Result(False, _host_values(host, found, found.record))
+    return Result(False, _host_values(found, found.record, host.highest()))
 
 
 def change_host(host: HostRecords, asked: Asked, wait: float, check_mode: bool) -> Result:
@@ -107,7 +107,7 @@ class FleetRelease:
 
     def read(self) -> Result:
         """The record, the history and where a rollback would go."""
-        return Result(False, self._values(self._record, self._history))
+        return Result(False, self._values(self._record, self._history, self._highest))
 
     def change(self, asked: Asked, check_mode: bool) -> tuple[Result, int]:
         """Publish the record that was asked for, unless it is there already.
@@ -120,7 +120,7 @@ class FleetRelease:
         heard = 0
         if changed and not check_mode:
             heard = self._gateway.publish_record(record, entry, asked.token, asked.generation)
-        values = self._values(record, [*([entry] if entry else []), *self._history])
+        values = self._values(record, [*([entry] if entry else []), *self._history], asked.generation)
         header = f"{self._fleet}:release"
         return Result(changed, values, _text(self._record), _text(record), header), heard
 
@@ -133,10 +133,10 @@ class FleetRelease:
         return HistoryEntry(
             asked.generation, asked.target, iso_time(self._gateway.time()), asked.by, asked.revisions)
 
-    def _values(self, record: Optional[Record], history: list[HistoryEntry]) -> dict[str, Any]:
+    def _values(self, record: Optional[Record], history: list[HistoryEntry], seen: int) -> dict[str, Any]:
         before = previous_release(history, record.target if record else None)
         return {
-            **_values(self._record, record), "generation_next": self._highest + 1,
+            **_values(self._record, record), "generation_next": seen + 1,
             "history": [entry.as_result() for entry in history], "history_unreadable": self._unreadable,
             "previous": before.as_result() if before else None,
         }
@@ -158,12 +158,13 @@ def _host_plan(host: HostRecords, asked: Asked) -> tuple[Result, Record]:
     found = host.read()
     record = asked.of(found.record)
     changed = record != found.record or bool(found.problem)
+    seen = max(host.highest(), asked.generation)
     header = f"{host.directory}/guard/{RECORD_FILE}"
-    return Result(changed, _host_values(host, found, record), _text(found.record), _text(record), header), record
+    return Result(changed, _host_values(found, record, seen), _text(found.record), _text(record), header), record
 
 
-def _host_values(host: HostRecords, found: HostRecord, record: Optional[Record]) -> dict[str, Any]:
-    return {**_values(found.record, record), "problem": found.problem, "generation_next": host.highest() + 1}
+def _host_values(found: HostRecord, record: Optional[Record], seen: int) -> dict[str, Any]:
+    return {**_values(found.record, record), "problem": found.problem, "generation_next": seen + 1}
 
 
 def _values(before: Optional[Record], record: Optional[Record]) -> dict[str, Any]:

@@ -19,26 +19,8 @@ from typing import Any, Iterator
 
 import pytest
 from support.modules import PROJECT, ModuleRun, run_module
-from support.redis_server import RedisServer, running_redis, wait_until
+from support.redis_server import RedisServer, wait_until
 from support.releases import release
-
-
-@pytest.fixture(scope="module")
-def shared_server() -> Iterator[RedisServer]:
-    with running_redis() as server:
-        yield server
-
-
-@pytest.fixture
-def server(shared_server: RedisServer) -> RedisServer:
-    shared_server.flush()
-    return shared_server
-
-
-@pytest.fixture
-def raw(server: RedisServer) -> Iterator[Any]:
-    with server.client() as client:
-        yield client
 
 
 class Lock:
@@ -200,7 +182,7 @@ def test_numbers_from_here_order_publications(lock: Lock, raw: Any) -> None:
     first = lock.run(owner="alice").must_pass()
     lock.expire()
     second = lock.run(owner="bob").must_pass()
-    options = {"fleet": "demo", "state": "settled", "target": release("a").as_result(), **lock.redis}
+    options: dict[str, Any] = {"fleet": "demo", "state": "settled", "target": release("a").as_result(), **lock.redis}
     late = run_module("worker_release", generation=first["generation"], token=first["token"], **options)
     late.must_fail("overtaken")
     assert not raw.exists("demo:release")

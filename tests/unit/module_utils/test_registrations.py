@@ -91,7 +91,8 @@ def test_a_worker_outside_a_container_is_fine(container_id: Any) -> None:
     ],
 )
 def test_a_malformed_field_is_empty_and_named(field: str, value: str) -> None:
-    found = parse(**{field: value})
+    changes: dict[str, Any] = {field: value}
+    found = parse(**changes)
     assert [problem for problem in found.problems if problem.startswith(field)]
     assert value not in vars(found).values()
     assert all(problem.isprintable() and len(problem) < 300 for problem in found.problems)
