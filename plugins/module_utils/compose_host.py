@@ -7,37 +7,44 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
-from .compose_render import Rendered, Surroundings, render
+from .compose_checks import refuse_secrets
+from .compose_render import REDIS_PASSWORD, Rendered, Surroundings, render
 from .engine import Engine
 from .errors import DriftguardError
-from .fleet_spec import Service, placed, read_services
+from .fleet_spec import Service, network_names, placed, read_services
+from .fleet_values import Unfit, shown
 from .host_secrets import HostSecrets, read_secrets
 from .module_base import Result
-from .redis_url import passwords_in
+from .names import RELEASE_PATTERN, SHA_PATTERN
+from .redis_url import parse_redis_url, passwords_in
 from .release_info import Release, VariantImage
 from .revisions import Revisions, release_json
 
+MAX_HOST = 253  # as registrations.py reads it back
 
-def write_compose(options: Mapping[str, Any], check_mode: bool) -> Result:
+
+def write_compose(
+    options: Mapping[str, Any], check_mode: bool, connect: Callable[[], Engine] = Engine.connect,
+) -> Result:
     """Render and, out of check mode, write the revision.
 
     :param options: the module's options.
+    :param connect: connects to this host's engine, once the options are known to be right.
     :raises DriftguardError: a bad spec, a missing variant, no engine; nothing was written.
     """
     fleet, root = options["fleet"], Path(options["root"]) / options["fleet"]
     services = placed(fleet, read_services(fleet, options["services"], options["defaults"]), options["placement"])
-    _refuse_password(fleet, options["redis_url"])
+    _check_place(fleet, options["host"], root, options["redis_url"])
     raw = _raw_release(fleet, options["release"], Revisions(root))
     release = _release(fleet, raw, check_mode)
     images = _images(fleet, services, release)
-    secrets, store = read_secrets(fleet, options["secrets"], options["redis_password"]), HostSecrets(root)
-    start_interval = Engine.connect().has_start_interval
+    secrets, store = _secrets(options, services), HostSecrets(root)
     around = Surroundings(
         fleet=fleet, host=options["host"], root=str(root), sha=str(raw["sha"]), redis_url=options["redis_url"],
-        production=options["production"], networks=tuple(options["networks"]), start_interval=start_interval,
-        secret_marks=store.marks(secrets, write=False))
+        production=options["production"], networks=_networks(fleet, options["networks"]),
+        start_interval=connect().has_start_interval, secret_marks=store.marks(secrets, write=False))
     # A first pass without writing anything: bad input must not even leave a key behind.
     render(around, services, images)
     if not check_mode:
@@ -48,7 +55,8 @@ def write_compose(options: Mapping[str, Any], check_mode: bool) -> Result:
 
 
 def _write(
-    options: Mapping[str, Any], revisions: Revisions, rendered: Rendered, release: Mapping[str, Any], secrets: Any, check_mode: bool,
+    options: Mapping[str, Any], revisions: Revisions, rendered: Rendered, release: Mapping[str, Any], secrets: Any,
+    check_mode: bool,
 ) -> Result:
     store, values, stale = secrets
     content = release_json(dict(release), rendered.services)
@@ -79,7 +87,8 @@ def _raw_release(fleet: str, given: Optional[Mapping[str, Any]], revisions: Revi
     current = revisions.current()
     if current is None:
         raise DriftguardError(
-            f"fleet {fleet}, option release", "a release, or a proved revision on this host whose release goes on", "neither",
+            f"fleet {fleet}, option release", "a release, or a proved revision on this host whose release goes on",
+            "neither",
             "deploy the whole fleet first, without worker_services")
     return revisions.load(current).release.to_dict()
 
@@ -87,18 +96,54 @@ def _raw_release(fleet: str, given: Optional[Mapping[str, Any]], revisions: Revi
 def _release(fleet: str, raw: Mapping[str, Any], check_mode: bool) -> Optional[Release]:
     """The release, or None for one that is only predicted: its images are known after the build."""
     if check_mode and not raw.get("variants"):
+        _check_prediction(fleet, raw)
         return None
     release = Release.from_dict(raw)
     if release.fleet != fleet:
-        raise DriftguardError(f"release {release.release_id}", f"a release of fleet {fleet}", f"one of fleet {release.fleet}", "hand over this fleet's release")
+        raise DriftguardError(
+            f"release {release.release_id}", f"a release of fleet {fleet}", f"one of fleet {release.fleet}",
+            "hand over this fleet's release")
     return release
 
 
-def _refuse_password(fleet: str, url: str) -> None:
+def _check_prediction(fleet: str, raw: Mapping[str, Any]) -> None:
+    known = (RELEASE_PATTERN, raw.get("release_id")), (SHA_PATTERN, raw.get("sha"))
+    if not all(isinstance(value, str) and pattern.match(value) for pattern, value in known):
+        raise DriftguardError(
+            f"fleet {fleet}, option release", "what worker_image returned, at least its release_id and sha", shown(raw),
+            "hand over its result, also in check mode")
+
+
+def _secrets(options: Mapping[str, Any], services: Mapping[str, Service]) -> dict[str, str]:
+    """The secrets that this host's services use; the others have no business here."""
+    secrets = read_secrets(options["fleet"], options["secrets"], options["redis_password"])
+    refuse_secrets(options["fleet"], services.values(), secrets)
+    used = {REDIS_PASSWORD}.union(*(service.secrets for service in services.values()))
+    return {name: content for name, content in secrets.items() if name in used}
+
+
+def _networks(fleet: str, raw: Any) -> tuple[str, ...]:
+    try:
+        return network_names(raw)
+    except Unfit as error:
+        raise DriftguardError(
+            f"fleet {fleet}, worker_networks", str(error), shown(raw),
+            "mend worker_networks in the inventory") from error
+
+
+def _check_place(fleet: str, host: str, root: Path, url: str) -> None:
+    if not host.isprintable() or not 0 < len(host) <= MAX_HOST:
+        raise DriftguardError(
+            f"fleet {fleet}, option host", f"a name of 1 to {MAX_HOST} printable characters", shown(host),
+            "rename the host in the inventory: workers register with that name")
+    if not root.is_absolute():
+        raise DriftguardError(f"fleet {fleet}, worker_root", "an absolute path", str(root), "write the whole path")
     if passwords_in(url):
         raise DriftguardError(
-            f"fleet {fleet}, worker_redis_url", "a URL without a password, since it becomes an environment variable", "one with a password",
+            f"fleet {fleet}, worker_redis_url", "a URL without a password, since it becomes an environment variable",
+            "one with a password",
             "move the password to worker_redis_password (in a vault): the workers get it as a file")
+    parse_redis_url(url)
 
 
 def _images(fleet: str, services: Mapping[str, Service], release: Optional[Release]) -> dict[str, VariantImage]:
@@ -107,7 +152,8 @@ def _images(fleet: str, services: Mapping[str, Service], release: Optional[Relea
     for service in services.values():
         if service.variant not in release.variants:
             raise DriftguardError(
-                f"fleet {fleet}, service {service.name}, key variant", f"a variant of the release ({', '.join(sorted(release.variants))})",
+                f"fleet {fleet}, service {service.name}, key variant",
+                f"a variant of the release ({', '.join(sorted(release.variants))})",
                 service.variant, "mend the variant, or add it to worker_image_variants")
     used = {service.variant for service in services.values()}
     return {name: image for name, image in release.variants.items() if name in used}

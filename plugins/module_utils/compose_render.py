@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
-from .code_paths import code_paths, covered_code
-from .dev_runners import find_runner
+from .compose_checks import check_against_image
 from .errors import DriftguardError
 from .fleet_spec import Healthcheck, Service
 from .fleet_values import size_text
-from .names import (
-    GUARD_MOUNT, LABEL_FLEET, LABEL_SERVICE, LABEL_SPEC, SECRETS_MOUNT, compose_project)
+from .names import GUARD_MOUNT, LABEL_FLEET, LABEL_SERVICE, LABEL_SPEC, SECRETS_MOUNT, compose_project
 from .release_info import VariantImage
 
 try:
@@ -26,6 +25,8 @@ try:
 except ImportError as _error:
     MISSING = str(_error)
 
+# No YAML reader takes these for anything but text, except for the words that PyYAML itself quotes (yes, null …).
+_PLAIN = re.compile(r"^[A-Za-z/][A-Za-z0-9_./@-]*(?::[A-Za-z0-9_./@-]+)*\Z")
 UNKNOWN_IMAGE = "(known after the build)"
 REDIS_PASSWORD = "redis_password"
 START_INTERVAL = "2s"
@@ -74,7 +75,8 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
     desired: dict[str, dict[str, Any]] = {}
     for name in sorted(services):
         service, image = services[name], images.get(services[name].variant)
-        _check_against_image(around.fleet, service, image)
+        if image is not None:
+            check_against_image(around.fleet, service, image)
         body = _service(around, service, image)
         mark = _spec_hash(body, [around.secret_marks[secret] for secret in _secret_names(around, service)])
         body["labels"] = {LABEL_FLEET: around.fleet, LABEL_SERVICE: name, LABEL_SPEC: mark}
@@ -90,7 +92,9 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
 
 
 def to_yaml(document: Any) -> str:
-    """A document as YAML: own order, no line folding.
+    """A document as YAML: own order, no line folding, and every text in quotes that a YAML reader may take for another
+    value. Compose's reader knows numbers that PyYAML doesn't: plain ``12345e7`` and ``0o7`` would reach workers as
+    1.2345e+11 and 7.
 
     :raises DriftguardError: PyYAML is missing.
     """
@@ -98,7 +102,16 @@ def to_yaml(document: Any) -> str:
         raise DriftguardError(
             "Python library PyYAML", "to be installed for the interpreter that runs this module", MISSING,
             "run playbooks/bootstrap.yml, or install python3-yaml (Debian) or the PyYAML package")
-    return str(yaml.safe_dump(document, sort_keys=False, default_flow_style=False, allow_unicode=True, width=2**20))
+
+    class Quoting(yaml.SafeDumper):
+        """Quotes all but plain words."""
+
+    def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _PLAIN.match(text) else '"')
+
+    Quoting.add_representer(str, quoted)
+    return str(yaml.dump(
+        document, Dumper=Quoting, sort_keys=False, default_flow_style=False, allow_unicode=True, width=2**20))
 
 
 def _service(around: Surroundings, service: Service, image: Optional[VariantImage]) -> dict[str, Any]:
@@ -167,20 +180,25 @@ def _guard_mount(around: Surroundings) -> dict[str, Any]:
 
 
 def _volume(mount: Any) -> dict[str, Any]:
-    body: dict[str, Any] = {"type": mount.kind, "source": mount.source, "target": mount.target, "read_only": mount.read_only}
+    body: dict[str, Any] = {
+        "type": mount.kind, "source": mount.source, "target": mount.target, "read_only": mount.read_only
+    }
     if mount.kind == "bind":
         body["bind"] = {"create_host_path": False}
     return body
 
 
-def _health(around: Surroundings, health: Optional[Healthcheck], image: Optional[VariantImage]) -> Optional[dict[str, Any]]:
+def _health(
+    around: Surroundings, health: Optional[Healthcheck], image: Optional[VariantImage],
+) -> Optional[dict[str, Any]]:
     if health is None:
         return {"disable": True}
     if not health.test and not (image and image.healthcheck):
         return None
     body: dict[str, Any] = {"test": ["CMD", *health.test]} if health.test else {}
     body.update(
-        interval=f"{health.interval}s", timeout=f"{health.timeout}s", retries=health.retries, start_period=f"{health.start_period}s")
+        interval=f"{health.interval}s", timeout=f"{health.timeout}s", retries=health.retries,
+        start_period=f"{health.start_period}s")
     if around.start_interval:
         body["start_interval"] = START_INTERVAL
     return body
@@ -203,7 +221,8 @@ def _secret_names(around: Surroundings, service: Service) -> list[str]:
     unknown = [name for name in names if name not in around.secret_marks]
     if unknown:
         raise DriftguardError(
-            f"fleet {around.fleet}, service {service.name}, key secrets", "names that worker_secrets has", ", ".join(unknown),
+            f"fleet {around.fleet}, service {service.name}, key secrets", "names that worker_secrets has",
+            ", ".join(unknown),
             "add the secret to worker_secrets (in a vault), or drop the name")
     return names
 
@@ -217,12 +236,16 @@ def secret_path(root: str, name: str, uid: int) -> str:
     return f"{root}/secrets/{uid}/{name}"
 
 
-def _shared(around: Surroundings, services: Mapping[str, Service], images: Mapping[str, VariantImage]) -> dict[str, Any]:
+def _shared(
+    around: Surroundings, services: Mapping[str, Service], images: Mapping[str, VariantImage],
+) -> dict[str, Any]:
     secrets: dict[str, Any] = {}
     for service in services.values():
         image = images.get(service.variant)
         for name in _secret_names(around, service):
-            secrets[_secret_key(name, image)] = {"file": secret_path(around.root, name, image.uid) if image else UNKNOWN_IMAGE}
+            secrets[_secret_key(name, image)] = {
+                "file": secret_path(around.root, name, image.uid) if image else UNKNOWN_IMAGE
+            }
     networks = {*around.networks, *(name for service in services.values() for name in service.networks)}
     volumes = {mount.source for service in services.values() for mount in service.volumes if mount.kind == "volume"}
     parts: dict[str, Any] = {
@@ -231,27 +254,6 @@ def _shared(around: Surroundings, services: Mapping[str, Service], images: Mappi
         "volumes": {name: {} for name in sorted(volumes)},
     }
     return {key: part for key, part in parts.items() if part}
-
-
-def _check_against_image(fleet: str, service: Service, image: Optional[VariantImage]) -> None:
-    if image is None:
-        return
-    subject = f"fleet {fleet}, service {service.name}"
-    command = [*image.entrypoint, *(service.command or image.cmd)]
-    if not command:
-        raise DriftguardError(f"{subject}, key command", "a command here or in the image", "neither", "set command, or give the image a CMD")
-    runner = find_runner(command)
-    if runner:
-        raise DriftguardError(
-            f"{subject}, key command", "the built program, without a development runner", f"{runner} in {' '.join(command)[:120]}",
-            "name the built program, for example node dist/worker.js: a runner may run other code than was built and checked")
-    paths = code_paths(image.working_dir, [*command, *image.cmd])
-    for target in [mount.target for mount in service.volumes] + list(service.tmpfs):
-        covered = covered_code(target, paths)
-        if covered:
-            raise DriftguardError(
-                f"{subject}, mount {target}", f"no mount over the code in {covered}", "one that would cover it",
-                "mount data elsewhere, such as below /data: over the code it would hide which code runs")
 
 
 def _spec_hash(body: Mapping[str, Any], marks: list[str]) -> str:

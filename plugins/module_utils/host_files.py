@@ -14,16 +14,17 @@ from .errors import DriftguardError
 
 
 def read_text(path: Path) -> Optional[str]:
-    """Content of a file, or None where there is none.
+    """Content of a file to the byte (no line ending is translated), or None where there is none.
 
     :raises DriftguardError: it is there but can't be read.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise DriftguardError(str(path), "a readable UTF-8 file", str(error), "mend or remove the file, then run again") from error
+        raise DriftguardError(
+            str(path), "a readable UTF-8 file", str(error), "mend or remove the file, then run again") from error
 
 
 def write_atomic(path: Path, content: str, mode: int, owner: int = -1, group: int = -1) -> None:
@@ -36,7 +37,7 @@ def write_atomic(path: Path, content: str, mode: int, owner: int = -1, group: in
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             os.fchown(stream.fileno(), owner, group)
             os.fchmod(stream.fileno(), mode)
             stream.write(content)

@@ -13,7 +13,8 @@ from typing import Any, Iterable, Mapping
 
 from .compose_render import REDIS_PASSWORD, secret_path
 from .errors import DriftguardError
-from .fleet_spec import MIN_SECRET_LENGTH
+from .fleet_spec import MIN_SECRET_LENGTH, PLAIN_NAME
+from .fleet_values import shown
 from .host_files import make_directory, read_text, write_atomic
 
 
@@ -21,19 +22,32 @@ def read_secrets(fleet: str, raw: Any, redis_password: Any) -> dict[str, str]:
     """The fleet's secrets by name, the Redis password among them.
 
     :param raw: name → content.
-    :raises DriftguardError: names the secret, never its content. Short ones are refused: Ansible masks a secret wherever its
-        text appears, and a short one would mask half of every result.
+    :raises DriftguardError: names the secret, never its content. Short ones are refused: Ansible masks a secret
+        wherever its text appears, and a short one would mask half of every result.
     """
-    found = {str(name): value for name, value in (raw or {}).items()}
+    found = dict(raw or {})
     if redis_password:
         found[REDIS_PASSWORD] = redis_password
     for name, value in found.items():
-        if not name or not all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name) or name.startswith((".", "-")):
-            raise DriftguardError(f"fleet {fleet}, worker_secrets", "names of letters, digits, '-', '_' and '.'", repr(name)[:60], "rename the secret")
-        if not isinstance(value, str) or len(value) < MIN_SECRET_LENGTH:
+        if not isinstance(name, str) or not PLAIN_NAME.match(name):
             raise DriftguardError(
-                f"fleet {fleet}, secret {name}", f"text of at least {MIN_SECRET_LENGTH} characters", "a shorter one, or no text", "choose a longer secret")
-    return found
+                f"fleet {fleet}, worker_secrets", "names of at most 100 letters, digits, '-', '_' and '.'", shown(name),
+                "rename the secret")
+        if not _is_secret(value):
+            raise DriftguardError(
+                f"fleet {fleet}, secret {name}",
+                f"text of at least {MIN_SECRET_LENGTH} characters, in UTF-8 and without NUL",
+                "a shorter one, or no such text", "choose a longer secret (put a number in quotes)")
+    return {name: str(value) for name, value in found.items()}
+
+
+def _is_secret(value: Any) -> bool:
+    if not isinstance(value, str) or len(value.strip()) < MIN_SECRET_LENGTH or "\0" in value:
+        return False
+    try:
+        return bool(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
 
 
 class HostSecrets:
@@ -53,14 +67,15 @@ class HostSecrets:
         :param write: whether a missing key may be made and kept; without, its marks match nothing, as after a run.
         """
         key = read_text(self._key_file)
-        if key is None:
+        if not key:
             key = randomness.token_hex(32)
             if write and secrets:
                 self._prepare()
                 write_atomic(self._key_file, key, 0o600)
         return {
             name: hmac.new(key.encode(), f"{name}\0{value}".encode(), hashlib.sha256).hexdigest()[:16]
-            for name, value in sorted(secrets.items())}
+            for name, value in sorted(secrets.items())
+        }
 
     def stale(self, secrets: Mapping[str, str], owners: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
         """Which files differ: secret name, uid and gid. Missing ones, and ones of another owner or mode, differ too."""

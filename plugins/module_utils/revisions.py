@@ -16,10 +16,13 @@ from typing import Any, Optional
 from .errors import DriftguardError
 from .host_files import make_directory, read_text, sync_directory, write_atomic, write_error
 from .release_info import Release
+from .untrusted import clean, whole_number
 
 COMPOSE_FILE = "compose.yml"
 RELEASE_FILE = "release.json"
 HISTORY_LIMIT = 50
+MIN_PREFIX = 7
+SERVICE_KEYS = ("variant", "replicas", "image", "spec", "grace", "memory")  # of each service in release.json
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,12 @@ class Revisions:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise DriftguardError(str(self._link), "a link to a revision", str(error), "remove it and deploy again") from error
+            raise DriftguardError(
+                str(self._link), "a link to a revision", str(error), "remove it and deploy again") from error
         name = Path(target).name
         if not _is_number(name):
-            raise DriftguardError(str(self._link), "a link to a numbered revision", target, "remove it and deploy again")
+            raise DriftguardError(
+                str(self._link), "a link to a numbered revision", target, "remove it and deploy again")
         return int(name)
 
     def numbers(self) -> list[int]:
@@ -82,19 +87,23 @@ class Revisions:
         content = read_text(directory / RELEASE_FILE)
         if content is None:
             raise DriftguardError(
-                f"revision {number} in {self._directory}", "to be kept on this host", f"only {self.numbers() or 'none'}",
+                f"revision {number} in {self._directory}", "to be kept on this host",
+                f"only {self.numbers() or 'none'}",
                 "name one of those, or deploy the commit again")
         try:
             data = json.loads(content)
             release, services = data["release"], dict(data["services"])
-        except (ValueError, KeyError, TypeError) as error:
+            for service in services.values():
+                _ = [service[key] for key in SERVICE_KEYS]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DriftguardError(
-                str(directory / RELEASE_FILE), "the file as worker_compose wrote it", f"{type(error).__name__}: {error}",
+                str(directory / RELEASE_FILE), "the file as worker_compose wrote it",
+                f"{type(error).__name__}: {error}",
                 "remove the revision's directory and deploy again") from error
         return Revision(number, directory, Release.from_dict(release), services)
 
     def find(self, compose: str, release: str) -> Optional[int]:
-        """The newest revision with exactly this content: a run that was cut off, or one to come back to, is not written twice."""
+        """The newest revision with exactly this content, so that a run that was cut off doesn't write it twice."""
         for number in reversed(self.numbers()):
             directory = self._directory / str(number)
             if read_text(directory / COMPOSE_FILE) == compose and read_text(directory / RELEASE_FILE) == release:
@@ -117,8 +126,9 @@ class Revisions:
         make_directory(self.root, 0o755)
         make_directory(self._directory, 0o700)
         self._sweep()
-        temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=self._directory))
+        temporary = None
         try:
+            temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=self._directory))
             write_atomic(temporary / COMPOSE_FILE, compose, 0o600)
             write_atomic(temporary / RELEASE_FILE, release, 0o600)
             os.rename(temporary, self._directory / str(number))
@@ -126,7 +136,8 @@ class Revisions:
         except OSError as error:
             raise write_error(self._directory / str(number), error) from error
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove what a run that was killed while writing left behind."""
@@ -137,17 +148,20 @@ class Revisions:
         """Proved revisions, oldest first: ``revision, releaseId, sha, generation``; a damaged file counts as none."""
         try:
             entries = json.loads(read_text(self._history) or "[]")
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
-        return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("revision"), int)] if isinstance(entries, list) else []
+        return [
+            entry for entry in (entries if isinstance(entries, list) else ())
+            if isinstance(entry, dict) and whole_number(entry.get("revision")) is not None]
 
     def settle(self, revision: Revision, generation: int) -> bool:
         """Make a proved revision the current one; returns whether anything changed."""
         if self.current() == revision.number:
             return False
         make_directory(self._history.parent, 0o700)
-        entries = self.history() + [{
-            "revision": revision.number, "releaseId": revision.release.release_id, "sha": revision.release.sha, "generation": generation}]
+        entries = [*self.history(), {
+            "revision": revision.number, "releaseId": revision.release.release_id, "sha": revision.release.sha,
+            "generation": generation}]
         write_atomic(self._history, json.dumps(entries[-HISTORY_LIMIT:], indent=2) + "\n", 0o600)
         self._point_to(revision.number)
         return True
@@ -172,7 +186,8 @@ class Revisions:
     def resolve(self, wanted: str) -> int:
         """The revision a person means.
 
-        :param wanted: ``current``, ``previous`` (what was proved before the current one), a number, or a prefix of a SHA or release id.
+        :param wanted: ``current``, ``previous`` (what was proved before the current one), a number, or a prefix of a
+            SHA or release id.
         :raises DriftguardError: none, or more than one fits.
         """
         if wanted == "current":
@@ -187,7 +202,7 @@ class Revisions:
         return self._by_prefix(wanted)
 
     def _previous(self) -> int:
-        """What was before the current one; going back to B over C takes C out, as in release_history.previous_release."""
+        """What was before the current one; going back to B over C takes C out, as release_history does."""
         current, kept = self.current(), set(self.numbers())
         stack: list[int] = []
         for number in (int(entry["revision"]) for entry in self.history()):
@@ -198,20 +213,25 @@ class Revisions:
             raise self._unresolved("previous")
         return usable[-1]
 
+    def _kept(self) -> list[dict[str, Any]]:
+        kept = set(self.numbers())
+        return [entry for entry in self.history() if entry["revision"] in kept]
+
     def _by_prefix(self, wanted: str) -> int:
-        if len(wanted) >= 7:
-            proved = [
-                entry for entry in reversed(self.history())
-                if entry["revision"] in self.numbers() and (str(entry.get("sha")).startswith(wanted) or str(entry.get("releaseId")).startswith(wanted))]
-            if proved and len({entry.get("releaseId") for entry in proved}) == 1:
-                return int(proved[0]["revision"])
-        raise self._unresolved(wanted)
+        prefix = wanted.lower()
+        fitting = [
+            entry for entry in self._kept()
+            if any(str(entry.get(key)).startswith(prefix) for key in ("sha", "releaseId"))]
+        if len(prefix) < MIN_PREFIX or len({str(entry.get("releaseId")) for entry in fitting}) != 1:
+            raise self._unresolved(wanted)
+        return int(fitting[-1]["revision"])
 
     def _unresolved(self, wanted: str) -> DriftguardError:
-        kept = [f"{entry['revision']} ({str(entry.get('sha'))[:7]})" for entry in self.history() if entry["revision"] in self.numbers()]
+        kept = [f"{entry['revision']} ({clean(str(entry.get('sha')))[:7]})" for entry in self._kept()]
         return DriftguardError(
-            f"revision {wanted} in {self._directory}", "exactly one proved revision of that name", f"proved here: {', '.join(kept) or 'none'}",
-            "name one of those by number, or by at least 7 characters of its SHA")
+            f"revision {clean(wanted)} in {self._directory}", "exactly one proved revision of that name",
+            f"proved here: {', '.join(kept) or 'none'}",
+            f"name one of those by number, or by at least {MIN_PREFIX} characters of its SHA")
 
 
 def _is_number(name: str) -> bool:

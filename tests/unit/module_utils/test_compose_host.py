@@ -1,0 +1,200 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""worker_compose: a revision is written whole, found again, predicted truly, and bad input leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.compose_host import write_compose
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Result
+from ansible_collections.driftguard.workers.plugins.module_utils.revisions import Revisions
+from support.containers import RELEASE_ID, SHA, FakeEngine
+from support.release_data import release_data
+
+PASSWORD = "redis-passw0rd"
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="secret files are given to the image's user, which takes root")
+
+
+class Place:
+    """A host's root directory, and the module's options."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.fleet = root / "demo"
+        self.options: dict[str, Any] = {
+            "fleet": "demo", "root": str(root), "services": {"extractor": {"secrets": ["token"]}},
+            "defaults": {"memory": "64M"},
+            "placement": None, "host": "host1", "release": release_data(), "generation": 7,
+            "redis_url": "redis://redis:6379/0", "redis_password": PASSWORD, "networks": ["demo"], "production": True,
+            "secrets": {"token": "s3cret-token", "unused": "nobody-wants-it"}}
+
+    def compose(self, check_mode: bool = False, **options: Any) -> Result:
+        engine: Any = FakeEngine()
+        return write_compose({**self.options, **options}, check_mode, lambda: engine)
+
+    def refused(self, **options: Any) -> str:
+        """The message; nothing was written, in check mode or out of it."""
+        before = self.files()
+        with pytest.raises(DriftguardError) as error:
+            self.compose(**options)
+        with pytest.raises(DriftguardError) as predicted:
+            self.compose(True, **options)
+        assert self.files() == before
+        assert str(predicted.value) == str(error.value)
+        assert not any(secret in str(error.value) for secret in (PASSWORD, "s3cret-token"))
+        return str(error.value)
+
+    def files(self) -> dict[str, bytes]:
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@AS_ROOT
+def test_a_revision_is_written_with_its_modes(place: Place) -> None:
+    result = place.compose()
+    assert result.changed
+    assert (result.values["revision"], result.values["previous"]) == (7, None)
+    assert sorted(place.files()) == [
+        "demo/revisions/7/compose.yml", "demo/revisions/7/release.json", "demo/secrets/.key",
+        "demo/secrets/10001/redis_password", "demo/secrets/10001/token"]
+    modes = {path.name: (path.stat().st_mode & 0o7777, path.stat().st_uid) for path in place.fleet.rglob("*")}
+    assert modes["7"] == modes["secrets"] == modes["10001"] == (0o700, 0)
+    assert modes["compose.yml"] == modes["release.json"] == modes[".key"] == (0o600, 0)
+    assert modes["token"] == modes["redis_password"] == (0o400, 10001)
+
+
+@AS_ROOT
+def test_no_secret_leaves_its_file(place: Place) -> None:
+    result = place.compose()
+    said = json.dumps(result.values) + result.before + result.after
+    rest = b"".join(content for name, content in place.files().items() if "/secrets/" not in name)
+    for secret in (PASSWORD, "s3cret-token", "nobody-wants-it"):
+        assert secret not in said
+        assert secret.encode() not in rest
+    assert b"nobody-wants-it" not in b"".join(place.files().values())
+
+
+@AS_ROOT
+def test_a_second_run_changes_nothing_and_a_prediction_is_what_the_run_does(place: Place) -> None:
+    predicted = place.compose(True)
+    assert place.files() == {}
+    done = place.compose()
+    assert (predicted.changed, predicted.values["revision"]) == (done.changed, done.values["revision"])
+    before = place.files()
+    for check_mode in (True, False):
+        again = place.compose(check_mode, generation=8)
+        assert (again.changed, again.values["revision"], again.values["changed_secrets"]) == (False, 7, [])
+    assert place.files() == before
+
+
+@AS_ROOT
+def test_another_configuration_is_another_revision_and_the_old_one_is_found_again(place: Place) -> None:
+    place.compose()
+    changed = place.compose(generation=9, defaults={"memory": "65M"})
+    assert (changed.changed, changed.values["revision"]) == (True, 9)
+    back = place.compose(generation=10)
+    assert (back.changed, back.values["revision"]) == (False, 7)
+
+
+@AS_ROOT
+def test_a_lost_generation_takes_no_number_twice(place: Place) -> None:
+    place.compose(generation=9)
+    assert place.compose(generation=1, defaults={"memory": "65M"}).values["revision"] == 10
+
+
+@AS_ROOT
+def test_a_changed_secret_is_a_new_revision_that_says_only_its_name(place: Place) -> None:
+    place.compose()
+    result = place.compose(generation=8, secrets={"token": "n3w-s3cret-token"})
+    assert (result.changed, result.values["changed_secrets"], result.values["revision"]) == (True, ["token"], 8)
+    assert "# secret token: written" in result.after
+    assert (place.fleet / "secrets/10001/token").read_text() == "n3w-s3cret-token"
+
+
+@AS_ROOT
+def test_a_secret_file_that_was_touched_is_written_again(place: Place) -> None:
+    place.compose()
+    path = place.fleet / "secrets/10001/token"
+    path.chmod(0o444)
+    assert place.compose(True).values["changed_secrets"] == ["token"]
+    assert place.compose().values["changed_secrets"] == ["token"]
+    assert path.stat().st_mode & 0o777 == 0o400
+
+
+@AS_ROOT
+def test_the_diff_is_against_what_was_proved(place: Place) -> None:
+    place.compose()
+    revisions = Revisions(place.fleet)
+    assert place.compose(generation=8, defaults={"memory": "65M"}).before == ""
+    revisions.settle(revisions.load(7), 7)
+    result = place.compose(True, generation=9, defaults={"memory": "66M"})
+    assert result.before == (place.fleet / "revisions/7/compose.yml").read_text()
+    assert result.values["previous"] == 7
+
+
+@AS_ROOT
+def test_some_services_of_the_proved_release(place: Place) -> None:
+    assert "or a proved revision on this host" in place.refused(release=None)
+    place.compose()
+    revisions = Revisions(place.fleet)
+    revisions.settle(revisions.load(7), 7)
+    again = place.compose(release=None)
+    assert (again.changed, again.values["desired"]["release"]) == (False, release_data())
+
+
+def test_a_release_that_is_not_built_yet_is_predicted(place: Place) -> None:
+    result = place.compose(True, release={"release_id": RELEASE_ID, "sha": SHA})
+    assert result.changed
+    assert "image: (known after the build)" in result.after.replace('"', "")
+    assert result.values["desired"]["services"]["extractor"]["spec"] is None
+    with pytest.raises(DriftguardError, match="release"):
+        place.compose(release={"release_id": RELEASE_ID, "sha": SHA})
+
+
+@pytest.mark.parametrize(
+    "release", [{}, {"sha": SHA}, {"sha": "x", "release_id": RELEASE_ID}, {"variants": {}, "sha": 5}]
+)
+def test_a_prediction_needs_a_commit(place: Place, release: Any) -> None:
+    with pytest.raises(DriftguardError, match="option release"):
+        place.compose(True, release=release)
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"fleet": "../x"}, "worker_fleet"), ({"services": {}}, "worker_fleet_services"),
+    ({"placement": ["nobody"]}, "'nobody'"),
+    ({"services": {"extractor": {"variant": "gpu"}}}, "a variant of the release (base, ocr); found gpu"),
+    ({"services": {"extractor": {"secrets": ["nobody"]}}}, "key secrets"),
+    ({"services": {"extractor": {"volumes": ["x:/work"]}}}, "no mount over the code"),
+    ({"release": release_data("other")}, "a release of fleet demo; found one of fleet other"),
+    ({"redis_url": f"redis://:{PASSWORD}@redis/0"}, "a URL without a password"),
+    ({"redis_url": "redis"}, "option redis_url"),
+    ({"redis_url": "redis://x/0\nA=b"}, "option redis_url"), ({"host": "a\nb"}, "option host"),
+    ({"host": ""}, "option host"),
+    ({"host": "\ud800"}, "option host"), ({"networks": ["${X}"]}, "worker_networks"),
+    ({"networks": ["host"]}, "user-defined"),
+    ({"secrets": {"token": "short"}}, "secret token"), ({"secrets": {"../token": "long-enough"}}, "worker_secrets"),
+    ({"secrets": {"token": "lone \ud800 surrogate"}}, "secret token"), ({"root": "relative"}, "worker_root"),
+    ({"services": {"extractor": {"environment": {"URL": f"redis://:{PASSWORD}@x"}}}}, "environment URL"),
+])
+def test_bad_input_is_named_and_leaves_nothing(place: Place, options: dict[str, Any], said: str) -> None:
+    assert said in place.refused(**options)
+
+
+def test_without_an_engine_nothing_is_written(place: Place) -> None:
+    def connect() -> Any:
+        raise DriftguardError("Docker Engine", "an engine", "none", "start it")
+
+    with pytest.raises(DriftguardError, match="Docker Engine"):
+        write_compose(place.options, False, connect)
+    assert place.files() == {}
