@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -24,9 +25,10 @@ from contract.guard_cases import (
     environment_of,
     import_guard,
     needs_other_user,
+    render_env,
     write_files,
 )
-from contract.guard_programs import Guard, Workshop, all_guards, open_workshop
+from contract.guard_programs import Guard, Workshop, all_guards, guard_command, open_workshop
 
 version_guard = import_guard()
 READABLE = [case for case in CASES if os.getuid() != 0 or not needs_other_user(case)]
@@ -81,6 +83,21 @@ def test_imports_nothing_that_costs_time_or_can_connect(shop: Workshop) -> None:
     loaded = set(done.stdout.split())
     assert "version_guard" in loaded
     assert not loaded & {"argparse", "datetime", "json", "logging", "pathlib", "re", "socket", "subprocess", "typing"}
+
+
+def test_a_record_as_deployed_is_read_without_json(shop: Workshop) -> None:
+    for record, needed in (("settled on new", False), ("rolling from old to new", False), (_compact(), True)):
+        files = write_files({"record": record}, shop.place())
+        command = guard_command(PYTHONS[0], shop.guards, files, ["--check"])[:-1]
+        done = subprocess.run(
+            [command[0], "-X", "importtime", *command[1:]], capture_output=True, text=True, check=True,
+            env=environment_of({}))
+        assert ("json" in done.stderr) == needed, done.stderr
+
+
+def _compact() -> dict[str, str]:
+    record = GUARD["fixtures"]["records"]["settled on new"]
+    return {"json": json.dumps(record), "env": render_env(record)}
 
 
 def test_constants_are_the_contracts() -> None:

@@ -99,6 +99,17 @@ def test_cases_notice(mutated: Mutation, shop: Workshop) -> None:
     assert any(_notices(case, guard, shop, place) for case in CASES if case["rule"] == mutated.rule)
 
 
+def test_shortcut_of_the_python_guard_changes_no_verdict(shop: Workshop) -> None:
+    """A record as a deployment writes it is read without json: with json alone, every case ends the same."""
+    place = shop.place()
+    copy_guards(place)
+    text = (place / PY).read_text(encoding="utf-8")
+    assert text.count("_as_deployed(text) or ") == 1
+    (place / PY).write_text(text.replace("_as_deployed(text) or ", ""), encoding="utf-8")
+    guard = next(guard for guard in all_guards() if guard.file == PY)
+    assert [case["name"] for case in CASES if "record" in case and _notices(case, guard, shop, place)] == []
+
+
 def _notices(case: dict[str, Any], guard: Guard, shop: Workshop, place: Path) -> bool:
     if needs_other_user(case):
         return False
