@@ -112,7 +112,7 @@ left_out:
   type: list
   elements: str
 result:
-  description: V(ok), V(predicted), V(failed), V(not proved), V(rolled back) or V(mixed).
+  description: V(ok), V(predicted), V(failed), V(not proved), V(rolled back), V(mixed) or V(unsettled).
   returned: when O(state=written)
   type: str
 run_failed:

@@ -1,0 +1,104 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run comes to: never ok without every host of the fleet, never silent about one that may run something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.run_outcome import SENTENCES, conclude, decide
+from hypothesis import given
+from hypothesis import strategies as st
+
+GOOD = {"status": "good", "stage": "roll", "moved": True, "message": ""}
+SAME = {"status": "good", "stage": "roll", "moved": False, "message": ""}
+BAD = {"status": "bad", "stage": "roll", "moved": True, "message": "extractor crashed"}
+BEFORE = {"status": "bad", "stage": "preflight", "moved": False, "message": "no room"}
+AWAY = {"status": "unreachable", "stage": "begin", "moved": False, "message": "no route"}
+CUT_OFF = {"status": "going", "stage": "roll", "moved": True}
+BACK = {"status": "rolled back", "stage": "roll", "moved": True, "message": "extractor crashed"}
+
+
+@pytest.mark.parametrize(("outcomes", "hosts", "check_mode", "decision"), [
+    ([GOOD, SAME], 2, False, "publish"), ([SAME], 1, False, "publish"), ([GOOD], 2, False, "keep"),
+    ([GOOD, BAD], 2, False, "rollback"), ([GOOD, AWAY], 2, False, "rollback"), ([BEFORE], 1, False, "rollback"),
+    ([GOOD, CUT_OFF], 2, False, "rollback"), ([GOOD, BAD], 3, False, "rollback"), ([GOOD, {}], 2, False, "rollback"),
+    ([GOOD, None], 2, False, "rollback"), ([GOOD], 1, True, "keep"), ([BAD], 1, True, "keep"), ([], 1, False, "keep"),
+    ([], 0, False, "keep"), ([], 0, True, "keep"),
+])
+def test_decisions(outcomes: list[Any], hosts: int, check_mode: bool, decision: str) -> None:
+    found = decide(_named(outcomes), _hosts(hosts), check_mode)
+    assert found["decision"] == decision
+    assert found["left_out"] == _hosts(hosts)[len(outcomes):]
+    assert found["moved"] == [host for host, one in _named(outcomes).items() if one and one.get("moved")]
+    assert found["bad"] == [host for host, one in _named(outcomes).items() if not one or one.get("status") != "good"]
+
+
+@pytest.mark.parametrize(("outcomes", "hosts", "decision", "published", "result"), [
+    ([GOOD, SAME], 2, "publish", True, "ok"), ([SAME], 1, "publish", True, "ok"),
+    ([GOOD, {**SAME, "status": "bad"}], 2, "publish", True, "unsettled"),
+    ([{**GOOD, "status": "bad"}], 1, "publish", True, "unsettled"),
+    ([GOOD], 2, "publish", True, "unsettled"), ([{**GOOD, "status": "bad"}], 1, "publish", False, "mixed"),
+    ([GOOD, {**SAME, "status": "bad"}], 2, "publish", False, "mixed"),
+    ([{**SAME, "status": "bad"}], 1, "publish", False, "failed"),
+    ([GOOD], 2, "keep", False, "mixed"), ([SAME], 2, "keep", False, "mixed"), ([], 1, "keep", False, "failed"),
+    ([BACK, BEFORE], 2, "rollback", False, "rolled back"), ([BACK, BACK], 2, "rollback", False, "rolled back"),
+    ([BACK, BAD], 2, "rollback", False, "mixed"), ([BACK, CUT_OFF], 2, "rollback", False, "mixed"),
+    ([GOOD, BACK], 2, "rollback", False, "mixed"), ([SAME, BACK], 2, "rollback", False, "rolled back"),
+    ([BEFORE, AWAY], 2, "rollback", False, "failed"), ([SAME, BEFORE], 2, "rollback", False, "failed"),
+    ([SAME, SAME], 2, "verify", False, "ok"), ([SAME, BEFORE], 2, "verify", False, "not proved"),
+    ([SAME], 2, "verify", False, "not proved"), ([], 0, "verify", False, "not proved"),
+    ([], 1, "verify", False, "not proved"),
+])
+def test_results(outcomes: list[Any], hosts: int, decision: str, published: bool, result: str) -> None:
+    end = conclude(_named(outcomes), _hosts(hosts), decision, published, False)
+    assert (end["result"], end["failed"]) == (result, result != "ok")
+    assert end["message"] == SENTENCES[result]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "result"), [([GOOD], "predicted"), ([GOOD, BAD], "failed"), ([AWAY], "failed"), ([], "failed")]
+)
+def test_check_mode_predicts_or_fails(outcomes: list[Any], result: str) -> None:
+    end = conclude(_named(outcomes), _hosts(2), "keep", False, True)
+    assert (end["result"], end["failed"]) == (result, result == "failed")
+
+
+def test_each_host_that_matters_has_a_line() -> None:
+    outcomes = {"a": BAD, "b": GOOD, "c": BACK, "d": AWAY, "e": {"status": "bad"}, "f": None}
+    end = conclude(outcomes, [*outcomes, "g"], "rollback", False, False)  # type: ignore[arg-type]
+    assert end["lines"] == [
+        "a: roll: extractor crashed", "c: roll: extractor crashed", "d: begin: no route", "e: reach: no answer",
+        "f: reach: no answer", "a: may run either release", "b: may run either release",
+        "g: was left out of this run and keeps what it runs"]
+
+
+def _hosts(count: int) -> list[str]:
+    return [f"host{number}" for number in range(1, count + 1)]
+
+
+def _named(outcomes: list[Any]) -> dict[str, Any]:
+    return {f"host{number}": outcome for number, outcome in enumerate(outcomes, 1)}
+
+
+@given(
+    st.lists(st.sampled_from([GOOD, SAME, BAD, BEFORE, AWAY, CUT_OFF, BACK, {}, None]), max_size=4), st.integers(0, 4),
+    st.sampled_from(["publish", "rollback", "keep", "verify"]), st.booleans(), st.booleans())
+def test_ok_is_said_only_of_a_whole_fleet_that_is_good(
+    outcomes: list[Any], hosts: int, decision: str, published: bool, check_mode: bool,
+) -> None:
+    end = conclude(_named(outcomes), _hosts(hosts), decision, published, check_mode)
+    if end["result"] == "ok":
+        assert outcomes
+        assert all(one and one["status"] == "good" for one in outcomes)
+        assert len(outcomes) >= hosts
+        assert decision == "verify" or (decision == "publish" and published and not check_mode)
+    if end["result"] in ("failed", "rolled back") and not check_mode:
+        running = [one for one in outcomes if one and one.get("moved") and one["status"] != "rolled back"]
+        assert running == [], "a host that runs the new release must not be called untouched or rolled back"
+    assert end["failed"] == (end["result"] not in ("ok", "predicted"))
+    assert all(
+        any(line.startswith(f"{host}: ") for line in end["lines"]) for host in decide(_named(outcomes), [], False)[
+            "bad"])
