@@ -71,7 +71,7 @@ def container_problem(container: Container, wanted: Wanted) -> Optional[Problem]
 
     Looks only at what the engine says; registrations are judged elsewhere.
     """
-    for check in (_running, _image, _environment, _guard, _mounts, _changes, _tag, _health):
+    for check in (_running, _image, _environment, _mounts, _guard, _changes, _tag, _health):
         problem = check(container, wanted)
         if problem is not None:
             return problem

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
@@ -60,11 +62,13 @@ class Deployed:
         """The same container changed, in the place of the right one, which comes back in the end."""
         name = template.name
         template.rename(f"{name}-aside")
-        with self.another(template, name, **changes) as changed:
-            template.remove(force=True)
-            yield changed
-        # What a verify run calls wrong, a deploy mends.
-        self.fleet.heal()
+        try:
+            with self.another(template, name, **changes) as changed:
+                template.remove(force=True)
+                yield changed
+        finally:
+            # What a verify run calls wrong, a deploy mends.
+            self.fleet.heal()
 
     def refused(self, *said: str) -> None:
         """A verify run that fails and says these."""
@@ -89,6 +93,19 @@ def unguarded(template: Any) -> dict[str, Any]:
     """Changes that start the program without the guard, as somebody who bypasses it would."""
     command = template.attrs["Config"]["Cmd"]
     return {"entrypoint": command[:1], "command": command[1:]}
+
+
+@contextmanager
+def silenced(container: Any) -> Iterator[None]:
+    """A worker that doesn't beat for a while, so that what is written over its registration stays."""
+    pids = [int(row[1]) for row in container.top()["Processes"] if "worker.py" in row[-1]]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_an_old_container_left_running(deployed: Deployed) -> None:
@@ -167,10 +184,11 @@ def test_a_registration_that_lies(deployed: Deployed) -> None:
 def test_a_process_that_registered_another_sha(deployed: Deployed) -> None:
     redis, container = deployed.fleet.redis.client, deployed.one("alpha")
     key = f"{deployed.fleet.name}:worker:alpha:{container.id[:12]}:version"
-    container.pause()
-    container.unpause()
-    redis.hset(key, "gitSha", deployed.old_sha)
-    deployed.refused(container.name, "[STALE]", deployed.old_sha[:7])
+    with silenced(container):
+        right = redis.hget(key, "gitSha")
+        redis.hset(key, "gitSha", deployed.old_sha)
+        deployed.refused(container.name, "[STALE]", deployed.old_sha[:7])
+        redis.hset(key, "gitSha", right)
 
 
 @pytest.mark.parametrize("lifetime", [None, 600])
@@ -237,8 +255,10 @@ def test_a_bind_mount_over_the_code(deployed: Deployed, tmp_path: Path) -> None:
 
 def test_a_bind_mount_over_the_image_file(deployed: Deployed, tmp_path: Path) -> None:
     template = deployed.one("alpha")
-    with deployed.instead_of(template, binds=[f"{tmp_path}:/etc/driftguard:ro"], **unguarded(template)):
-        deployed.refused(template.name, "/etc/driftguard")
+    (tmp_path / "image.json").write_bytes(template.exec_run(["cat", "/etc/driftguard/image.json"])[1])
+    tmp_path.chmod(0o755)
+    with deployed.instead_of(template, binds=[f"{tmp_path}:/etc/driftguard:ro"]):
+        deployed.refused(template.name, "[MOUNTED]", "/etc/driftguard")
 
 
 def test_a_file_changed_in_a_running_container(deployed: Deployed) -> None:
