@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Mapping, Sequence
 
 from .errors import DriftguardError
 from .fleet_spec import Service, placed, read_services
+from .fleet_values import shown
+
+_SIZE = re.compile(r"^0{0,5}([1-9][0-9]{0,5})(%?)\Z")
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,13 @@ def plan_fleet(
     """
     if not hosts:
         raise DriftguardError(
-            f"inventory group {group}", "at least one host", "none", "put hosts into the group, or name another one with -e worker_group=NAME")
+            f"inventory group {group}", "at least one host", "none",
+            "put hosts into the group, or name another one with -e worker_group=NAME")
     spec = read_services(fleet, services, defaults)
-    placement = {host: tuple(placed(fleet, spec, None if wanted is False else wanted)) for host, wanted in hosts.items()}
+    placement = {
+        host: tuple(placed(f"{fleet}, host {host}", spec, None if wanted is False else wanted))
+        for host, wanted in hosts.items()
+    }
     _check_placement(str(fleet), spec, placement)
     _check_selected(str(fleet), spec, selected)
     if single_engine and len(hosts) > 1:
@@ -66,29 +74,35 @@ def batched(hosts: Sequence[str], sizes: Sequence[Any]) -> tuple[tuple[str, ...]
 
 
 def _count(size: Any, total: int) -> int:
-    text = str(size).strip()
-    number = text[:-1] if text.endswith("%") else text
-    if isinstance(size, bool) or not number.isascii() or not number.isdigit() or not 0 < len(number) <= 6 or int(number) < 1:
-        raise DriftguardError("worker_batches", "sizes such as 1 or 25%", repr(size)[:60], "write a list of numbers and percentages")
-    return max(1, ceil(total * min(int(number), 100) / 100)) if text.endswith("%") else int(number)
+    found = _SIZE.match(size.strip() if isinstance(size, str) else repr(size))
+    if found is None:
+        raise DriftguardError(
+            "worker_batches", "sizes such as 1 or 25%", shown(size), "write a list of numbers and percentages")
+    number = int(found[1])
+    return ceil(total * min(number, 100) / 100) if found[2] else number
 
 
 def _check_placement(fleet: str, spec: Mapping[str, Service], placement: Mapping[str, Sequence[str]]) -> None:
     for host, names in placement.items():
         if not names:
-            raise DriftguardError(f"fleet {fleet}, host {host}, worker_placement", "at least one service", "none", "place one, or take the host out of the group")
+            raise DriftguardError(
+                f"fleet {fleet}, host {host}, worker_placement", "at least one service", "none",
+                "place one, or take the host out of the group")
     for name, service in spec.items():
         on = [host for host, names in placement.items() if name in names]
         if not on:
             raise DriftguardError(
-                f"fleet {fleet}, service {name}", "a host that runs it", "none", "add it to a host's worker_placement, or remove the service")
+                f"fleet {fleet}, service {name}", "a host that runs it", "none",
+                "add it to a host's worker_placement, or remove the service")
         if service.singleton and len(on) > 1:
             raise DriftguardError(
-                f"fleet {fleet}, service {name}", "one host, since it is a singleton", ", ".join(on), "leave it in one host's worker_placement")
+                f"fleet {fleet}, service {name}", "one host, since it is a singleton", ", ".join(on),
+                "leave it in one host's worker_placement")
 
 
 def _check_selected(fleet: str, spec: Mapping[str, Service], selected: Sequence[str]) -> None:
     unknown = [name for name in selected if name not in spec]
     if unknown:
         raise DriftguardError(
-            f"fleet {fleet}, worker_services", f"services of the fleet ({', '.join(spec)})", ", ".join(unknown), "mend the names")
+            f"fleet {fleet}, worker_services", f"services of the fleet ({', '.join(spec)})", ", ".join(unknown),
+            "mend the names")
