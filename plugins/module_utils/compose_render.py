@@ -86,6 +86,9 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
         desired[name] = {
             "variant": service.variant, "replicas": service.replicas, "image": image.image if image else None,
             "spec": mark if image else None, "grace": service.stop_grace_period, "memory": service.memory,
+            # What has to be there before anything is stopped: compose would only notice afterwards.
+            "networks": sorted({*around.networks, *service.networks}),
+            "paths": sorted(mount.source for mount in service.volumes if mount.kind == "bind"),
         }
     document.update(_shared(around, services, images))
     return Rendered(to_yaml(_escaped(document)), desired)

@@ -67,6 +67,11 @@ class Engine:
 
     # containers
 
+    def network_names(self) -> set[str]:
+        """Names of the networks on this engine."""
+        with _asking("network list"):
+            return {str(row["Name"]) for row in self._client.networks()}
+
     def container_ids(self, labels: Iterable[str] = ()) -> list[str]:
         """Ids of all containers, in whatever state, that carry every one of the labels (``key`` or ``key=value``)."""
         with _asking("container list"):

@@ -79,6 +79,7 @@ class Rollout:
         plan = plan_rollout(self._project, wanted, self._containers(release), self._options["services"], self._options["prune"])
         self._refuse_extras(plan)
         self._refuse_others(plan)
+        self._check_needs(services)
         values = self._values(number, release, plan)
         if not self._check_mode:
             with self._reporting(values, bool(plan.changes)):
@@ -159,6 +160,17 @@ class Rollout:
             raise DriftguardError(
                 f"fleet {self._fleet} on {self._options['host']}, worker_services", "nothing to do for services that weren't named",
                 ", ".join(f"{step.name}: {step.action} ({step.reason})" for step in others), "name those too, or deploy the whole fleet")
+
+    def _check_needs(self, services: Mapping[str, Mapping[str, Any]]) -> None:
+        """Compose would only miss these once the old containers are gone."""
+        existing = self._engine.network_names()
+        for name, service in services.items():
+            lacking = [f"network {network}" for network in service.get("networks", ()) if network not in existing]
+            lacking += [f"path {path}" for path in service.get("paths", ()) if not Path(path).exists()]
+            if lacking:
+                raise DriftguardError(
+                    f"fleet {self._fleet} on {self._options['host']}, service {name}", f"{lacking[0]} to be there", "none",
+                    "make it on this host, or mend worker_networks or the service's networks and volumes; nothing was touched")
 
     def _stand(self, wanted: Mapping[str, Wanted], safe_point: Callable[[], None]) -> None:
         watch = Watch(

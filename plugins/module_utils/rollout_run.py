@@ -38,10 +38,13 @@ def carry_out(
         next run must wait for its end.
     :raises DriftguardError: the engine or compose failed, or this deployment was superseded.
     """
+    services = plan.services_to_start()
+    if services:
+        # Whatever compose itself has against the file, it says before anything is stopped.
+        compose(project, compose_file, ["config", "--quiet"], "mend the inventory and render the file again; nothing was touched", (lock,))
     leaving = [step.container for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container is not None]
     safe_point()
     remove_containers(engine, leaving, graces, safe_point)
-    services = plan.services_to_start()
     if services:
         safe_point()
         compose(
