@@ -33,9 +33,8 @@ APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::L
 def step(profile: str) -> Step:
     """The step that installs what a profile needs."""
     return Step(
-        name=f"packages-{profile}", title=f"System packages ({', '.join(missing(profile)) or 'present'})",
-        inputs=lambda: " ".join(PROGRAMS[profile]), present=lambda: not missing(profile),
-        action=partial(_install, profile))
+        name=f"packages-{profile}", title=f"System packages ({', '.join(missing(profile))})", inputs=lambda: "",
+        present=lambda: not missing(profile), action=partial(_install, profile))
 
 
 def missing(profile: str) -> list[str]:
@@ -49,8 +48,6 @@ def _has(program: str) -> bool:
 
 def _install(profile: str, log: IO[bytes]) -> None:
     wanted = missing(profile)
-    if not wanted:
-        return
     if shutil.which("apt-get") is None:
         raise DriftguardError(
             "system packages", "Debian's apt-get", "this machine has none",

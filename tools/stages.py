@@ -34,14 +34,14 @@ class Stage:
 
 
 def _pytest(name: str, time_limit: float, root: bool) -> Stage:
-    command = (str(PYTHON), "-m", "pytest", "-q", "--durations=10", "--junitxml={results}", f"tests/{name}")
+    command = (str(PYTHON), "-m", "pytest", "-v", "--durations=10", "--junitxml={results}", f"tests/{name}")
     return Stage(name, command, time_limit, root)
 
 
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("lint", (str(PYTHON), "-m", "tools.lint", "--junit", "{results}"), 10 * MINUTE),
+        Stage("lint", (str(PYTHON), "-m", "tools.lint", "--junit", "{results}"), 15 * MINUTE),
         _pytest("unit", 5 * MINUTE, root=False),
         _pytest("contract", 5 * MINUTE, root=True),
         _pytest("meta", 5 * MINUTE, root=False),

@@ -28,7 +28,7 @@ class Step:
 
     :param name: of its stamp and its log.
     :param title: what the reader sees.
-    :param inputs: digest of everything the result depends on.
+    :param inputs: digest of everything the result depends on; empty when being there is all that counts.
     :param present: whether the result is still there.
     :param action: makes the result; writes what it does into the log it is given.
     """
@@ -59,8 +59,9 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 def is_done(step: Step) -> bool:
     """Whether a step has nothing to do."""
-    stamp = STAMPS / step.name
-    return stamp.exists() and stamp.read_text() == step.inputs() and step.present()
+    stamp, inputs = STAMPS / step.name, step.inputs()
+    made_of = stamp.read_text() if stamp.exists() else ""
+    return made_of == inputs and step.present()
 
 
 def run_steps(steps: Sequence[Step]) -> None:

@@ -70,6 +70,16 @@ def test_it_runs_again_when_its_inputs_changed_or_its_result_is_gone(places: Pat
     assert recorded.runs == 3
 
 
+def test_without_inputs_only_presence_counts(places: Path) -> None:
+    recorded = Recorded()
+    recorded.inputs = ""
+    run_steps([recorded.step])
+    assert recorded.runs == 0
+    recorded.present = False
+    run_steps([recorded.step])
+    assert recorded.runs == 1
+
+
 def test_it_is_silent_when_nothing_is_due(places: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_steps([Recorded().step])
     assert "One thing … " in capsys.readouterr().out
