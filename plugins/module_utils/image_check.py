@@ -259,7 +259,7 @@ def _ask(engine: ImageEngine, image_id: str, command: list[str]) -> tuple[Option
         _status, output = engine.run_once(image_id, command, THROWAWAY)
     except DriftguardError as error:
         return None, error.found
-    return _ANSWER.search(output), " ".join(output.split())[-200:]
+    return _ANSWER.search(output), (output.strip().splitlines() or ["no output"])[-1][-200:]
 
 
 def _recent(answer: re.Match[str]) -> bool:

@@ -396,6 +396,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.driftguard.workers.plugins.module_utils.engine_images import ImageEngine
+from ansible_collections.driftguard.workers.plugins.module_utils.host_files import write_error
 from ansible_collections.driftguard.workers.plugins.module_utils.image_build import interruptible
 from ansible_collections.driftguard.workers.plugins.module_utils.image_release import ensure
 from ansible_collections.driftguard.workers.plugins.module_utils.image_request import Request
@@ -431,8 +432,11 @@ ARGUMENT_SPEC = {
 def build(module: AnsibleModule) -> Result:
     """Have the release's images on this engine, and in the registry."""
     request = Request.from_options(module.params, module.check_mode)
-    with interruptible(), tempfile.TemporaryDirectory(prefix="worker-image-", dir=module.tmpdir) as scratch:
-        return ensure(request, ImageEngine.connect(), Path(scratch), module.check_mode, module.warn)
+    try:
+        with interruptible(), tempfile.TemporaryDirectory(prefix="worker-image-", dir=module.tmpdir) as scratch:
+            return ensure(request, ImageEngine.connect(), Path(scratch), module.check_mode, module.warn)
+    except OSError as error:
+        raise write_error(Path(error.filename or module.tmpdir), error) from error
 
 
 def main() -> None:
