@@ -45,15 +45,21 @@ class Engine:
         """
         if MISSING is not None:
             raise DriftguardError(
-                "Python library docker", "to be installed for the interpreter that runs this module", MISSING,
-                "run playbooks/bootstrap.yml, or install python3-docker (Debian) or the docker package")
+                "Python library docker",
+                "to be installed for the interpreter that runs this module",
+                MISSING,
+                "run playbooks/bootstrap.yml, or install python3-docker (Debian) or the docker package",
+            )
         try:
             client = docker.APIClient(version="auto", timeout=API_TIMEOUT, **docker.utils.kwargs_from_env())
             return cls(client, str(client.version()["Version"]))
         except _FAILURES as error:
             raise DriftguardError(
-                "Docker Engine", "an engine that answers on its socket", _reason(error),
-                "start the engine (systemctl start docker, or playbooks/bootstrap.yml) and check that this user may use it") from error
+                "Docker Engine",
+                "an engine that answers on its socket",
+                _reason(error),
+                "start the engine (systemctl start docker, or playbooks/bootstrap.yml) with this user allowed",
+            ) from error
 
     @property
     def has_start_interval(self) -> bool:
@@ -91,7 +97,7 @@ class Engine:
                 return None
 
     def changes(self, container_id: str) -> list[tuple[str, int]]:
-        """``docker diff``: paths that differ from the image and how (0 changed, 1 added, 2 deleted); empty when it is gone."""
+        """``docker diff``: paths that differ and how (0 changed, 1 added, 2 deleted); none when it is gone."""
         with _asking(f"container {container_id[:12]}"):
             try:
                 return [(str(row["Path"]), int(row["Kind"])) for row in self._client.diff(container_id) or ()]
@@ -103,8 +109,10 @@ class Engine:
         with _asking(f"stop of container {container_id[:12]}"):
             try:
                 self._client._post(  # the SDK's stop() uses the client's own timeout, shorter than a long grace
-                    self._client._url("/containers/{0}/stop", container_id), params={"t": grace},
-                    timeout=grace + STOP_MARGIN).raise_for_status()
+                    self._client._url("/containers/{0}/stop", container_id),
+                    params={"t": grace},
+                    timeout=grace + STOP_MARGIN,
+                ).raise_for_status()
             except requests.exceptions.HTTPError as error:
                 if error.response is None or error.response.status_code != 404:
                     raise
@@ -167,20 +175,28 @@ class Engine:
 
     def pull(self, reference: str, timeout: float) -> None:
         """Pull by ``repo@digest`` (or tag) within a number of seconds of silence."""
-        with _asking(f"pull of {reference}"):
-            with self._timeout(timeout):
-                for line in self._client.pull(reference, stream=True, decode=True):
-                    if "error" in line:
-                        raise DriftguardError(
-                            f"pull of {reference}", "the image from its registry", str(line["error"]),
-                            "check the name, the registry's reachability and this host's docker login")
+        with _asking(f"pull of {reference}"), self._timeout(timeout):
+            for line in self._client.pull(reference, stream=True, decode=True):
+                if "error" in line:
+                    raise DriftguardError(
+                        f"pull of {reference}",
+                        "the image from its registry",
+                        str(line["error"]),
+                        "check the name, the registry's reachability and this host's docker login",
+                    )
 
     def run_once(self, image: str, entrypoint: Sequence[str], labels: Mapping[str, str]) -> tuple[int, str]:
         """Run a throw-away container without network from an image; exit status and output. It is always removed."""
         with _asking(f"probe of image {image}"):
             created = self._client.create_container(
-                image, entrypoint=list(entrypoint), command=[], labels=dict(labels),
-                host_config=self._client.create_host_config(network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges"]))
+                image,
+                entrypoint=list(entrypoint),
+                command=[],
+                labels=dict(labels),
+                host_config=self._client.create_host_config(
+                    network_mode="none", cap_drop=["ALL"], security_opt=["no-new-privileges"]
+                ),
+            )
             try:
                 self._client.start(created["Id"])
                 status = int(self._client.wait(created["Id"])["StatusCode"])
@@ -205,8 +221,11 @@ def _asking(what: str) -> Iterator[None]:
         yield
     except _FAILURES as error:
         raise DriftguardError(
-            f"Docker Engine, {what}", "an answer", _reason(error),
-            "see the engine's log on this host (journalctl -u docker, or /var/log/dockerd.log) and run again") from error
+            f"Docker Engine, {what}",
+            "an answer",
+            _reason(error),
+            "see the engine's log on this host (journalctl -u docker, or /var/log/dockerd.log) and run again",
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -39,9 +39,15 @@ def decide_or_write(options: Mapping[str, Any], check_mode: bool) -> Result:
     path = ""
     if not check_mode:
         path = str(_write(Path(options["directory"]), options["fleet"], options["run"], record))
-    return Result(False, {
-        "result": end["result"], "run_failed": end["failed"], "path": path,
-        "summary": [f"{end['message']}.", *end["lines"], *([f"Evidence: {path}"] if path else [])]})
+    return Result(
+        False,
+        {
+            "result": end["result"],
+            "run_failed": end["failed"],
+            "path": path,
+            "summary": [f"{end['message']}.", *end["lines"], *([f"Evidence: {path}"] if path else [])],
+        },
+    )
 
 
 def evidence(options: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,9 +64,17 @@ def evidence(options: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, An
         "published": options["published"],
         "release": {
             **{key: release.get(key) for key in _RELEASE},
-            "variants": {name: {key: image.get(key) for key in _VARIANT} for name, image in sorted((release.get("variants") or {}).items())},
-        } if release else None,
-        "hosts": {host: _host(outcome, options["details"].get(host) or {}) for host, outcome in sorted(options["outcomes"].items())},
+            "variants": {
+                name: {key: image.get(key) for key in _VARIANT}
+                for name, image in sorted((release.get("variants") or {}).items())
+            },
+        }
+        if release
+        else None,
+        "hosts": {
+            host: _host(outcome, options["details"].get(host) or {})
+            for host, outcome in sorted(options["outcomes"].items())
+        },
         "left_out": sorted(set(options["hosts"]) - set(options["outcomes"])),
     }
 
@@ -69,7 +83,9 @@ def _host(outcome: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, A
     found: dict[str, Any] = {key: _plain(outcome.get(key)) for key in ("status", "stage", "moved", "message")}
     for part, keys in _KEPT.items():
         result = details.get(part)
-        found[part] = {key: _plain(result[key]) for key in keys if key in result} if isinstance(result, dict) and result else None
+        found[part] = (
+            {key: _plain(result[key]) for key in keys if key in result} if isinstance(result, dict) and result else None
+        )
     return found
 
 

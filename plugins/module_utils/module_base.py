@@ -59,7 +59,9 @@ REDIS_SPEC: dict[str, Any] = {
 
 
 def run_module(
-    argument_spec: dict[str, Any], action: Callable[[AnsibleModule], Result], **options: Any,
+    argument_spec: dict[str, Any],
+    action: Callable[[AnsibleModule], Result],
+    **options: Any,
 ) -> None:
     """Run a module from arguments to exit; the only place where errors become ``fail_json``.
 
@@ -84,22 +86,28 @@ def _exit_values(module: AnsibleModule, result: Result) -> dict[str, Any]:
     values: dict[str, Any] = {"changed": result.changed, **result.values}
     if module._diff and result.before != result.after:
         values["diff"] = {
-            "before": result.before, "after": result.after,
-            "before_header": result.header, "after_header": result.header,
+            "before": result.before,
+            "after": result.after,
+            "before_header": result.header,
+            "after_header": result.header,
         }
     return values
 
 
 def _interrupted() -> DriftguardError:
     return DriftguardError(
-        "this task", "to run to its end", "an interrupt", "run the playbook again: it heals what was left and converges")
+        "this task", "to run to its end", "an interrupt", "run the playbook again: it heals what was left and converges"
+    )
 
 
 def _internal(error: Exception) -> DriftguardError:
     where = _innermost(error)
     return DriftguardError(
-        "this module", "no unexpected error", f"{type(error).__name__}: {error}{where}",
-        "this is a defect: please report it with the line above and the task's arguments")
+        "this module",
+        "no unexpected error",
+        f"{type(error).__name__}: {error}{where}",
+        "this is a defect: please report it with the line above and the task's arguments",
+    )
 
 
 def _innermost(error: BaseException) -> str:

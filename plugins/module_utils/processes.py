@@ -67,13 +67,17 @@ def run(
         _kill_group(process)
         if isinstance(failure, subprocess.TimeoutExpired):
             raise DriftguardError(
-                arguments[0], f"an end within {timeout:g} s", "it was still running and was killed",
+                arguments[0],
+                f"an end within {timeout:g} s",
+                "it was still running and was killed",
                 f"run it by hand to see where it hangs: {' '.join(arguments)}",
             ) from failure
         raise
     finally:
         _running.discard(process)
-    return Completed(tuple(arguments), process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+    return Completed(
+        tuple(arguments), process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+    )
 
 
 def check(
@@ -91,10 +95,13 @@ def check(
 
     :param remedy: what the reader should do when the program fails.
     """
-    done = run(arguments, cwd=cwd, environment=environment, without=without, keep_open=keep_open, stdin=stdin, timeout=timeout)
+    done = run(
+        arguments, cwd=cwd, environment=environment, without=without, keep_open=keep_open, stdin=stdin, timeout=timeout
+    )
     if done.status != 0:
         raise DriftguardError(
-            " ".join(arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy)
+            " ".join(arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy
+        )
     return done
 
 
@@ -109,17 +116,30 @@ def stop_all() -> None:
 
 
 def _start(
-    arguments: Sequence[str], cwd: Optional[Path], environment: Mapping[str, str], stdin: Union[int, IO[bytes]],
+    arguments: Sequence[str],
+    cwd: Optional[Path],
+    environment: Mapping[str, str],
+    stdin: Union[int, IO[bytes]],
     keep_open: tuple[int, ...],
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
-            list(arguments), cwd=cwd, env=dict(environment), pass_fds=keep_open,
-            stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+            list(arguments),
+            cwd=cwd,
+            env=dict(environment),
+            pass_fds=keep_open,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
     except OSError as error:
         raise DriftguardError(
-            arguments[0], "a program that can be started", f"{error.strerror}",
-            f"install {arguments[0]} on this machine or mend its permissions") from error
+            arguments[0],
+            "a program that can be started",
+            f"{error.strerror}",
+            f"install {arguments[0]} on this machine or mend its permissions",
+        ) from error
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

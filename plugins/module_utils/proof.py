@@ -9,7 +9,7 @@ Rows are judged in one place for deploys and verify runs. A row is fine only wit
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import Iterable, Mapping, Optional, Sequence
 
 from . import verdicts
 from .fleet_containers import Container
@@ -42,7 +42,8 @@ class Row:
 class Scene:
     """Everything known of one host at one moment.
 
-    :param hosts: all hosts of the fleet; a registration from any other is an extra. None to leave those to another host's proof.
+    :param hosts: all hosts of the fleet; a registration from any other is an extra. None to leave those to
+        another host's proof.
     :param malformed: index members that are no registrations, each with the reason.
     """
 
@@ -58,7 +59,7 @@ class Scene:
 def prove(scene: Scene) -> list[Row]:
     """Judge one host.
 
-    :returns: a row per instance that is there or should be, and per registration that stands for none; worst first in each service.
+    :returns: a row per instance that is there or should be, and per registration that stands for none.
     """
     known = _by_container(scene.registrations)
     rows: list[Row] = []
@@ -69,11 +70,21 @@ def prove(scene: Scene) -> list[Row]:
         if not any(_is_instance(scene, container, service) for service in scene.wanted):
             rows.append(_extra(scene, container, known))
     present = {container.id for container in scene.containers if container.status == "running"}
-    rows += [_orphan(scene, registration) for registration in scene.registrations if _is_orphan(scene, registration, present)]
+    rows += [
+        _orphan(scene, registration) for registration in scene.registrations if _is_orphan(scene, registration, present)
+    ]
     rows += _duplicates(scene, known)
     rows += [
-        Row("-", "registration", scene.host, verdict=verdicts.EXTRA, found=text, remedy="find out who writes to the fleet's keys in Redis, and remove the key")
-        for text in scene.malformed]
+        Row(
+            "-",
+            "registration",
+            scene.host,
+            verdict=verdicts.EXTRA,
+            found=text,
+            remedy="find out who writes to the fleet's keys in Redis, and remove the key",
+        )
+        for text in scene.malformed
+    ]
     return rows
 
 
@@ -85,7 +96,12 @@ def is_proved(rows: Iterable[Row]) -> bool:
 
 def may_pass(rows: Iterable[Row]) -> bool:
     """Whether what is wrong may pass by itself, so that waiting makes sense."""
-    return all(row.verdict == verdicts.OK or row.verdict in verdicts.PASSING or (row.verdict == verdicts.EXTRA and not row.container_id and row.state == "expiring") for row in rows)
+    return all(
+        row.verdict == verdicts.OK
+        or row.verdict in verdicts.PASSING
+        or (row.verdict == verdicts.EXTRA and not row.container_id and row.state == "expiring")
+        for row in rows
+    )
 
 
 def _is_instance(scene: Scene, container: Container, service: str) -> bool:
@@ -93,19 +109,35 @@ def _is_instance(scene: Scene, container: Container, service: str) -> bool:
 
 
 def _service_rows(
-    scene: Scene, wanted: Wanted, own: Sequence[Container], known: Mapping[str, Sequence[Registration]],
+    scene: Scene,
+    wanted: Wanted,
+    own: Sequence[Container],
+    known: Mapping[str, Sequence[Registration]],
 ) -> list[Row]:
     rows = [_instance(scene, wanted, container, known.get(container.id, ())) for container in own]
     surplus = len(own) - wanted.replicas
     for index in range(surplus):
         place = len(rows) - 1 - index
         if rows[place].verdict == verdicts.OK:
-            rows[place] = _judged(rows[place], Problem(
-                verdicts.EXTRA, f"{len(own)} instances, {wanted.replicas} wanted", f"docker rm -f {rows[place].instance}; or deploy again"))
+            rows[place] = _judged(
+                rows[place],
+                Problem(
+                    verdicts.EXTRA,
+                    f"{len(own)} instances, {wanted.replicas} wanted",
+                    f"docker rm -f {rows[place].instance}; or deploy again",
+                ),
+            )
     for number in range(-surplus):
-        rows.append(Row(
-            wanted.service, f"{wanted.service} ({len(own) + number + 1} of {wanted.replicas})", scene.host, verdict=verdicts.MISSING,
-            found=f"{len(own)} of {wanted.replicas} instances", remedy="deploy again: ansible-playbook playbooks/deploy-workers.yml"))
+        rows.append(
+            Row(
+                wanted.service,
+                f"{wanted.service} ({len(own) + number + 1} of {wanted.replicas})",
+                scene.host,
+                verdict=verdicts.MISSING,
+                found=f"{len(own)} of {wanted.replicas} instances",
+                remedy="deploy again: ansible-playbook playbooks/deploy-workers.yml",
+            )
+        )
     return rows
 
 
@@ -116,32 +148,61 @@ def _instance(scene: Scene, wanted: Wanted, container: Container, registrations:
 
 
 def _registration_problem(
-    scene: Scene, wanted: Wanted, container: Container, registration: Optional[Registration],
+    scene: Scene,
+    wanted: Wanted,
+    container: Container,
+    registration: Optional[Registration],
 ) -> Optional[Problem]:
     if registration is None:
         return Problem(
-            verdicts.UNREGISTERED, "runs, but no live registration in Redis",
-            f"read its log: docker logs --tail 50 {container.name}; check that it reaches Redis")
+            verdicts.UNREGISTERED,
+            "runs, but no live registration in Redis",
+            f"read its log: docker logs --tail 50 {container.name}; check that it reaches Redis",
+        )
     if registration.git_sha != wanted.sha or registration.release_id != wanted.release_id:
         return Problem(
-            verdicts.STALE, f"registered {registration.git_sha[:7] or 'no SHA'} ({registration.release_id or 'no release'})",
-            f"deploy again: ansible-playbook playbooks/deploy-workers.yml -e worker_services={wanted.service}")
+            verdicts.STALE,
+            f"registered {registration.git_sha[:7] or 'no SHA'} ({registration.release_id or 'no release'})",
+            f"deploy again: ansible-playbook playbooks/deploy-workers.yml -e worker_services={wanted.service}",
+        )
     if registration.problems:
         return Problem(verdicts.MISMATCH, "; ".join(registration.problems), "find out who writes this registration")
     if (registration.service, registration.host) != (wanted.service, scene.host):
         return Problem(
-            verdicts.MISMATCH, f"registered as {registration.service} on {registration.host}", "find out who writes this registration")
-    state = {"starting": verdicts.STARTING, "draining": verdicts.DRAINING, "fenced": verdicts.FENCED}.get(registration.state)
+            verdicts.MISMATCH,
+            f"registered as {registration.service} on {registration.host}",
+            "find out who writes this registration",
+        )
+    state = {"starting": verdicts.STARTING, "draining": verdicts.DRAINING, "fenced": verdicts.FENCED}.get(
+        registration.state
+    )
     if state == verdicts.FENCED:
-        return Problem(state, "stopped taking jobs: its release isn't allowed", "deploy again, or roll back to its release")
-    return Problem(state, f"is {registration.state}", f"read its log: docker logs --tail 50 {container.name}") if state else None
+        return Problem(
+            state, "stopped taking jobs: its release isn't allowed", "deploy again, or roll back to its release"
+        )
+    return (
+        Problem(state, f"is {registration.state}", f"read its log: docker logs --tail 50 {container.name}")
+        if state
+        else None
+    )
 
 
 def _row(scene: Scene, container: Container, registration: Optional[Registration]) -> Row:
-    sha = registration.git_sha if registration and registration.git_sha else (container.image.sha if container.image else "")
+    sha = (
+        registration.git_sha
+        if registration and registration.git_sha
+        else (container.image.sha if container.image else "")
+    )
     return Row(
-        service=container.service or "-", instance=container.name, host=scene.host, sha=sha, image=container.image_id,
-        container_id=container.id, started=container.started_at, state=registration.state if registration else container.status)
+        service=container.service or "-",
+        instance=container.name,
+        host=scene.host,
+        sha=sha,
+        image=container.image_id,
+        container_id=container.id,
+        started=container.started_at,
+        state=registration.state if registration else container.status,
+    )
 
 
 def _judged(row: Row, problem: Optional[Problem]) -> Row:
@@ -152,12 +213,21 @@ def _judged(row: Row, problem: Optional[Problem]) -> Row:
 
 
 def _extra(scene: Scene, container: Container, known: Mapping[str, Sequence[Registration]]) -> Row:
-    origin = f"project {container.project}" if container.project and container.project != scene.project else "no service that is placed here"
+    origin = (
+        f"project {container.project}"
+        if container.project and container.project != scene.project
+        else "no service that is placed here"
+    )
     sha = container.image.sha[:7] if container.image and container.image.sha else "an unstamped image"
     registrations = known.get(container.id, ())
-    return _judged(_row(scene, container, registrations[0] if registrations else None), Problem(
-        verdicts.EXTRA, f"{container.status} container of the fleet ({origin}, {sha})",
-        f"docker rm -f {container.name}; or deploy with -e worker_prune=true"))
+    return _judged(
+        _row(scene, container, registrations[0] if registrations else None),
+        Problem(
+            verdicts.EXTRA,
+            f"{container.status} container of the fleet ({origin}, {sha})",
+            f"docker rm -f {container.name}; or deploy with -e worker_prune=true",
+        ),
+    )
 
 
 def _is_orphan(scene: Scene, registration: Registration, present: set[str]) -> bool:
@@ -169,20 +239,42 @@ def _is_orphan(scene: Scene, registration: Registration, present: set[str]) -> b
 def _orphan(scene: Scene, registration: Registration) -> Row:
     expires = registration.ttl_ms >= 0
     elsewhere = registration.host != scene.host
-    wait = f"it expires in {registration.ttl_ms / 1000:.0f} s unless something renews it" if expires else "it never expires: remove the key"
+    wait = (
+        f"it expires in {registration.ttl_ms / 1000:.0f} s unless something renews it"
+        if expires
+        else "it never expires: remove the key"
+    )
     return Row(
-        registration.service, registration.member, registration.host or "unknown", sha=registration.git_sha, started=registration.started_at,
+        registration.service,
+        registration.member,
+        registration.host or "unknown",
+        sha=registration.git_sha,
+        started=registration.started_at,
         state="expiring" if expires else registration.state,
         verdict=verdicts.EXTRA if elsewhere or not expires else verdicts.DEAD,
-        found=f"registered from {registration.host or 'an unknown host'}, which isn't the fleet's" if elsewhere else "registered, but no such container runs here",
-        remedy=f"find that worker and stop it; {wait}" if elsewhere else wait)
+        found=f"registered from {registration.host or 'an unknown host'}, which isn't the fleet's"
+        if elsewhere
+        else "registered, but no such container runs here",
+        remedy=f"find that worker and stop it; {wait}" if elsewhere else wait,
+    )
 
 
 def _duplicates(scene: Scene, known: Mapping[str, Sequence[Registration]]) -> list[Row]:
     return [
-        Row(extra.service, extra.member, scene.host, sha=extra.git_sha, started=extra.started_at, state=extra.state,
-            verdict=verdicts.EXTRA, found="a second registration of the same container", remedy="find out who writes this registration")
-        for container in scene.containers for extra in known.get(container.id, ())[1:]]
+        Row(
+            extra.service,
+            extra.member,
+            scene.host,
+            sha=extra.git_sha,
+            started=extra.started_at,
+            state=extra.state,
+            verdict=verdicts.EXTRA,
+            found="a second registration of the same container",
+            remedy="find out who writes this registration",
+        )
+        for container in scene.containers
+        for extra in known.get(container.id, ())[1:]
+    ]
 
 
 def _by_container(registrations: Iterable[Registration]) -> dict[str, list[Registration]]:

@@ -50,7 +50,8 @@ def wanted_services(
 ) -> dict[str, Wanted]:
     """What each service's instances should be on this engine.
 
-    :param release: the release of the revision this host should run; None, or another commit's, when there is none for sha.
+    :param release: the release of the revision this host should run; None, or another commit's,
+    when there is none for sha.
     :param with_tags: also look whether somebody moved the release's tags.
     """
     fits = release if release is not None and release.sha == sha else None
@@ -59,7 +60,9 @@ def wanted_services(
     ids = {name: _engine_id(engine, image) for name, image in images.items()}
     moved = {name: _moved_tag(engine, image, ids[name]) if with_tags else "" for name, image in images.items()}
     return {
-        name: Wanted(name, service.replicas, service.variant, ids[service.variant], sha, fits.release_id if fits else "", retagged=moved[service.variant])
+        name: Wanted(
+            name, service.replicas, service.variant, ids[service.variant], sha, fits.release_id if fits else "",
+            retagged=moved[service.variant])
         for name, service in services.items()}
 
 
@@ -92,26 +95,29 @@ def prove_host(place: Place, wanted: Mapping[str, Wanted], timeout: float) -> li
     """
     deadline = time.monotonic() + timeout
     while True:
-        rows = _prove_once(place, wanted)
-        if proof.is_proved(rows) or not proof.may_pass(rows) or time.monotonic() >= deadline:
+        rows, consistent = _prove_once(place, wanted)
+        # What was seen while containers came or went is neither a proof nor a verdict.
+        final = consistent and (proof.is_proved(rows) or not proof.may_pass(rows))
+        if final or time.monotonic() >= deadline:
             return rows
         time.sleep(POLL_SECONDS)  # registrations expire and appear by heartbeats; Redis announces neither by default
 
 
-def _prove_once(place: Place, wanted: Mapping[str, Wanted]) -> list[proof.Row]:
+def _prove_once(place: Place, wanted: Mapping[str, Wanted]) -> tuple[list[proof.Row], bool]:
     containers, snapshot, consistent = look(place)
     rows = proof.prove(proof.Scene(
         host=place.host, project=compose_project(place.fleet), wanted=wanted, containers=containers,
-        registrations=snapshot.registrations, hosts=place.hosts, malformed=snapshot.malformed if place.hosts is not None else ()))
-    if consistent:
-        return rows
-    return [_unproved(row) for row in rows]
+        registrations=snapshot.registrations, hosts=place.hosts,
+        malformed=snapshot.malformed if place.hosts is not None else ()))
+    return (rows if consistent else [_unproved(row) for row in rows]), consistent
 
 
 def _unproved(row: proof.Row) -> proof.Row:
     if row.verdict != "OK":
         return row
-    return replace(row, verdict=UNKNOWN, found="containers came or went while they were being looked at", remedy="wait for the other deployment to end, then verify again")
+    return replace(
+        row, verdict=UNKNOWN, found="containers came or went while they were being looked at",
+        remedy="wait for the other deployment to end, then verify again")
 
 
 def failing(rows: Iterable[proof.Row]) -> list[proof.Row]:

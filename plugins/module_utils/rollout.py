@@ -76,7 +76,9 @@ class Rollout:
     def _present(self, safe_point: Callable[[], None], lock: int) -> Result:
         number, release, services, compose_file = self._target()
         wanted = self._wanted(release, services)
-        plan = plan_rollout(self._project, wanted, self._containers(release), self._options["services"], self._options["prune"])
+        plan = plan_rollout(
+            self._project, wanted, self._containers(release), self._options["services"], self._options["prune"]
+        )
         self._refuse_extras(plan)
         self._refuse_others(plan)
         self._check_needs(services)
@@ -84,17 +86,27 @@ class Rollout:
         if not self._check_mode:
             with self._reporting(values, bool(plan.changes)):
                 graces = {name: int(service["grace"]) for name, service in services.items()}
-                self._timed("recreate", lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point, lock))
+                self._timed(
+                    "recreate",
+                    lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point, lock),
+                )
                 self._timed("stabilize", lambda: self._stand(wanted, safe_point))
         return self._result(plan, values)
 
     def _absent(self, safe_point: Callable[[], None], lock: int) -> Result:
-        steps = tuple(Step("remove", c.service, "asked for", c) for c in self._containers(None) if c.project == self._project)
+        steps = tuple(
+            Step("remove", c.service, "asked for", c) for c in self._containers(None) if c.project == self._project
+        )
         plan = Plan(steps)
         values = self._values(None, None, plan)
         if not self._check_mode and steps:
             with self._reporting(values, True):
-                self._timed("recreate", lambda: remove_containers(self._engine, [s.container for s in steps if s.container], {}, safe_point))
+                self._timed(
+                    "recreate",
+                    lambda: remove_containers(
+                        self._engine, [s.container for s in steps if s.container], {}, safe_point
+                    ),
+                )
                 remove_project(self._engine, self._project)
         return self._result(plan, values)
 
@@ -105,11 +117,20 @@ class Rollout:
             safe_point()
             self._revisions.settle(self._revisions.load(number), self._options["generation"])
         values = {"revision": number, "release": _named(release)}
-        return Result(changed, values, f"current: {self._revisions.current()}\n" if changed and self._check_mode else "", f"current: {number}\n")
+        return Result(
+            changed,
+            values,
+            f"current: {self._revisions.current()}\n" if changed and self._check_mode else "",
+            f"current: {number}\n",
+        )
 
     def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
         """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
-        number = self._revisions.resolve(self._options["revision"]) if not self._is_predicted() else int(self._options["revision"])
+        number = (
+            self._revisions.resolve(self._options["revision"])
+            if not self._is_predicted()
+            else int(self._options["revision"])
+        )
         if self._is_predicted():
             desired = self._options["desired"]
             release = Release.from_dict(desired["release"]) if desired["release"].get("variants") else None
@@ -127,26 +148,46 @@ class Rollout:
             facts = self._engine.image(image.image) if image else None
             if release and facts is None and not self._check_mode:
                 raise DriftguardError(
-                    f"fleet {self._fleet}, variant {variant} of release {release.release_id}", "its image on this host's engine",
-                    "no such image", "deploy with the build, or pull it from the registry")
+                    f"fleet {self._fleet}, variant {variant} of release {release.release_id}",
+                    "its image on this host's engine",
+                    "no such image",
+                    "deploy with the build, or pull it from the registry",
+                )
             ids[variant] = str(facts["Id"]) if facts else None
         return {
             name: Wanted(
-                name, int(service["replicas"]), str(service["variant"]), ids[str(service["variant"])], release.sha if release else "",
-                release.release_id if release else "", memory=int(service["memory"]), spec=service["spec"])
-            for name, service in services.items()}
+                name,
+                int(service["replicas"]),
+                str(service["variant"]),
+                ids[str(service["variant"])],
+                release.sha if release else "",
+                release.release_id if release else "",
+                memory=int(service["memory"]),
+                spec=service["spec"],
+            )
+            for name, service in services.items()
+        }
 
     def _containers(self, release: Optional[Release]) -> list[Container]:
         own = {repository_of(f"{self._fleet}-worker", "base")}
-        return fleet_containers(self._engine, self._fleet, own | {image.repository for image in release.variants.values()} if release else own)
+        return fleet_containers(
+            self._engine,
+            self._fleet,
+            own | {image.repository for image in release.variants.values()} if release else own,
+        )
 
     def _refuse_extras(self, plan: Plan) -> None:
         if plan.extras:
             named = ", ".join(f"{step.name} ({step.reason})" for step in plan.extras)
-            raise FailedResult(DriftguardError(
-                f"fleet {self._fleet} on {self._options['host']}", "no container of the fleet beyond those that the inventory places here", named,
-                "remove them (docker rm -f NAME), or deploy with -e worker_prune=true; nothing was touched"),
-                {"steps": [step.to_dict() for step in plan.steps], "extras": [step.to_dict() for step in plan.extras]})
+            raise FailedResult(
+                DriftguardError(
+                    f"fleet {self._fleet} on {self._options['host']}",
+                    "no container of the fleet beyond those that the inventory places here",
+                    named,
+                    "remove them (docker rm -f NAME), or deploy with -e worker_prune=true; nothing was touched",
+                ),
+                {"steps": [step.to_dict() for step in plan.steps], "extras": [step.to_dict() for step in plan.extras]},
+            )
 
     def _refuse_others(self, plan: Plan) -> None:
         """With some services named, nothing else may be due: the revision would say of the others what isn't so."""
@@ -155,11 +196,18 @@ class Rollout:
         others = [step for step in plan.changes if step.service not in asked]
         if asked and unknown:
             raise DriftguardError(
-                f"fleet {self._fleet}, worker_services", "services that are placed on this host", ", ".join(sorted(unknown)), "mend the names")
+                f"fleet {self._fleet}, worker_services",
+                "services that are placed on this host",
+                ", ".join(sorted(unknown)),
+                "mend the names",
+            )
         if asked and others:
             raise DriftguardError(
-                f"fleet {self._fleet} on {self._options['host']}, worker_services", "nothing to do for services that weren't named",
-                ", ".join(f"{step.name}: {step.action} ({step.reason})" for step in others), "name those too, or deploy the whole fleet")
+                f"fleet {self._fleet} on {self._options['host']}, worker_services",
+                "nothing to do for services that weren't named",
+                ", ".join(f"{step.name}: {step.action} ({step.reason})" for step in others),
+                "name those too, or deploy the whole fleet",
+            )
 
     def _check_needs(self, services: Mapping[str, Mapping[str, Any]]) -> None:
         """Compose would only miss these once the old containers are gone."""
@@ -169,14 +217,21 @@ class Rollout:
             lacking += [f"path {path}" for path in service.get("paths", ()) if not Path(path).exists()]
             if lacking:
                 raise DriftguardError(
-                    f"fleet {self._fleet} on {self._options['host']}, service {name}", f"{lacking[0]} to be there", "none",
-                    "make it on this host, or mend worker_networks or the service's networks and volumes; nothing was touched")
+                    f"fleet {self._fleet} on {self._options['host']}, service {name}",
+                    f"{lacking[0]} to be there",
+                    "none",
+                    "make it here, or mend worker_networks or the service's networks and volumes; nothing was touched",
+                )
 
     def _stand(self, wanted: Mapping[str, Wanted], safe_point: Callable[[], None]) -> None:
         watch = Watch(
-            self._engine, {name: service.replicas for name, service in wanted.items()},
+            self._engine,
+            {name: service.replicas for name, service in wanted.items()},
             lambda: self._engine.container_ids([f"{LABEL_COMPOSE_PROJECT}={self._project}"]),
-            self._options["wait_timeout"], self._options["stabilize"], safe_point)
+            self._options["wait_timeout"],
+            self._options["stabilize"],
+            safe_point,
+        )
         failures = watch.wait()
         if failures:
             raise FailedResult(self._failure(failures), {"failures": [asdict(failure) for failure in failures]})
@@ -187,8 +242,10 @@ class Rollout:
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
         return DriftguardError(
             f"service {first.service} on {self._options['host']}, container {first.container}",
-            f"healthy and without a restart for {self._options['stabilize']:g} s", f"{first.reason}{more}{said}",
-            "mend the worker; the log lines are in 'failures' and in the run's evidence")
+            f"healthy and without a restart for {self._options['stabilize']:g} s",
+            f"{first.reason}{more}{said}",
+            "mend the worker; the log lines are in 'failures' and in the run's evidence",
+        )
 
     @contextmanager
     def _reporting(self, values: dict[str, Any], changed: bool) -> Iterator[None]:
@@ -199,7 +256,9 @@ class Rollout:
             secrets = secret_values(self._root)
             parts = (masked(part, secrets) for part in (error.subject, error.expected, error.found, error.remedy))
             own = error.values if isinstance(error, FailedResult) else {}
-            raise FailedResult(DriftguardError(*parts), masked({**values, "durations": self._times, **own}, secrets), changed) from error
+            raise FailedResult(
+                DriftguardError(*parts), masked({**values, "durations": self._times, **own}, secrets), changed
+            ) from error
 
     def _timed(self, name: str, work: Callable[[], None]) -> None:
         started = time.monotonic()
@@ -210,15 +269,23 @@ class Rollout:
 
     def _values(self, number: Optional[int], release: Optional[Release], plan: Plan) -> dict[str, Any]:
         return {
-            "revision": number, "previous": self._revisions.current(), "release": _named(release),
-            "steps": [step.to_dict() for step in plan.steps], "extras": [step.to_dict() for step in plan.extras],
-            "moved": bool(plan.changes), "durations": self._times,
+            "revision": number,
+            "previous": self._revisions.current(),
+            "release": _named(release),
+            "steps": [step.to_dict() for step in plan.steps],
+            "extras": [step.to_dict() for step in plan.extras],
+            "moved": bool(plan.changes),
+            "durations": self._times,
         }
 
     def _result(self, plan: Plan, values: dict[str, Any]) -> Result:
         return Result(
-            changed=bool(plan.changes), values=values, before="" if not plan.changes else "".join(f"{step.name}\n" for step in plan.changes if step.container),
-            after=plan.text(), header=f"containers of fleet {self._fleet} on {self._options['host']}")
+            changed=bool(plan.changes),
+            values=values,
+            before="" if not plan.changes else "".join(f"{step.name}\n" for step in plan.changes if step.container),
+            after=plan.text(),
+            header=f"containers of fleet {self._fleet} on {self._options['host']}",
+        )
 
 
 def _named(release: Optional[Release]) -> Optional[dict[str, str]]:

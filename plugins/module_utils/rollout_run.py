@@ -24,36 +24,57 @@ COMPOSE_VARIABLES = ("COMPOSE_",)
 
 
 def carry_out(
-    engine: Engine, plan: Plan, project: str, compose_file: Path, graces: Mapping[str, int], safe_point: Callable[[], None],
+    engine: Engine,
+    plan: Plan,
+    project: str,
+    compose_file: Path,
+    graces: Mapping[str, int],
+    safe_point: Callable[[], None],
     lock: int,
 ) -> None:
     """Bring a host from where it is to the plan's end.
 
-    Stops first, then creates. Containers to go are removed by id and only missing ones are created, so that replicas that
-    are right stay untouched, and a run that is killed at any point leaves nothing that the next plan can't see.
+    Stops first, then creates. Containers to go are removed by id and only missing ones are created, so that
+    replicas that are right stay untouched, and a run that is killed at any point leaves nothing
+    that the next plan can't see.
 
-    :param graces: service → stop grace period of the new revision in seconds; the longer of old and new one counts, since
-        what is being stopped is the old worker.
-    :param lock: descriptor of the host's lock. Compose inherits it: when this module is killed, compose works on, and the
-        next run must wait for its end.
+    :param graces: service → stop grace period of the new revision in seconds; the longer of old and new one counts,
+        since what is being stopped is the old worker.
+    :param lock: descriptor of the host's lock. Compose inherits it: when this module is killed, compose works on, and
+        the next run must wait for its end.
     :raises DriftguardError: the engine or compose failed, or this deployment was superseded.
     """
     services = plan.services_to_start()
     if services:
         # Whatever compose itself has against the file, it says before anything is stopped.
-        compose(project, compose_file, ["config", "--quiet"], "mend the inventory and render the file again; nothing was touched", (lock,))
-    leaving = [step.container for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container is not None]
+        compose(
+            project,
+            compose_file,
+            ["config", "--quiet"],
+            "mend the inventory and render the file again; nothing was touched",
+            (lock,),
+        )
+    leaving = [
+        step.container for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container is not None
+    ]
     safe_point()
     remove_containers(engine, leaving, graces, safe_point)
     if services:
         safe_point()
         compose(
-            project, compose_file, ["up", "--detach", "--no-recreate", "--no-deps", "--pull", "never", *services],
-            "see the compose file and the engine's log on this host, then deploy again", (lock,))
+            project,
+            compose_file,
+            ["up", "--detach", "--no-recreate", "--no-deps", "--pull", "never", *services],
+            "see the compose file and the engine's log on this host, then deploy again",
+            (lock,),
+        )
 
 
 def remove_containers(
-    engine: Engine, containers: Sequence[Container], graces: Mapping[str, int], safe_point: Callable[[], None],
+    engine: Engine,
+    containers: Sequence[Container],
+    graces: Mapping[str, int],
+    safe_point: Callable[[], None],
 ) -> None:
     """Stop and remove containers side by side, each with its grace period."""
 
@@ -69,27 +90,55 @@ def remove_containers(
             done.result()
 
 
-def compose(project: str, compose_file: Path, arguments: Sequence[str], remedy: str, keep_open: tuple[int, ...]) -> None:
+def compose(
+    project: str, compose_file: Path, arguments: Sequence[str], remedy: str, keep_open: tuple[int, ...]
+) -> None:
     """Run compose on exactly one file, free of the caller's COMPOSE_* variables and of any ``.env``."""
     processes.check(
-        [_docker(), "compose", "--ansi", "never", "--progress", "quiet", "--project-name", project,
-         "--project-directory", str(compose_file.parent), "--env-file", "/dev/null", "--file", str(compose_file), *arguments],
-        remedy=remedy, without=COMPOSE_VARIABLES, keep_open=keep_open, timeout=COMPOSE_TIMEOUT)
+        [
+            _docker(),
+            "compose",
+            "--ansi",
+            "never",
+            "--progress",
+            "quiet",
+            "--project-name",
+            project,
+            "--project-directory",
+            str(compose_file.parent),
+            "--env-file",
+            "/dev/null",
+            "--file",
+            str(compose_file),
+            *arguments,
+        ],
+        remedy=remedy,
+        without=COMPOSE_VARIABLES,
+        keep_open=keep_open,
+        timeout=COMPOSE_TIMEOUT,
+    )
 
 
 def remove_project(engine: Engine, project: str) -> None:
     """Remove the networks that compose made for a project."""
     processes.check(
         [_docker(), "compose", "--ansi", "never", "--progress", "quiet", "--project-name", project, "down"],
-        remedy=f"remove the networks of project {project} by hand: docker network ls --filter label={LABEL_COMPOSE_PROJECT}={project}",
-        cwd=Path("/"), without=COMPOSE_VARIABLES, timeout=COMPOSE_TIMEOUT)
+        remedy=f"see docker network ls --filter label={LABEL_COMPOSE_PROJECT}={project}; remove those by hand",
+        cwd=Path("/"),
+        without=COMPOSE_VARIABLES,
+        timeout=COMPOSE_TIMEOUT,
+    )
 
 
 def _docker() -> str:
     found = shutil.which("docker")
     if found is None:
         raise DriftguardError(
-            "Docker command line", "docker with the compose plugin in PATH", "no docker", "run playbooks/bootstrap.yml on this host")
+            "Docker command line",
+            "docker with the compose plugin in PATH",
+            "no docker",
+            "run playbooks/bootstrap.yml on this host",
+        )
     return found
 
 

@@ -42,8 +42,8 @@ class _Watched:
 class Prober:
     """Runs the containers' own health checks on engines that would only do so after a whole interval.
 
-    Engines before 25 have no start interval: a container with the usual 30 s interval is ``starting`` for 30 s. The same
-    command, run the same way (as the container's user, exit status 0), proves the same sooner.
+    Engines before 25 have no start interval: a container with the usual 30 s interval is ``starting`` for 30 s. The
+    same command, run the same way (as the container's user, exit status 0), proves the same sooner.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -87,7 +87,12 @@ class Watch:
     """
 
     def __init__(
-        self, engine: Engine, expected: dict[str, int], list_ids: Callable[[], Iterable[str]], wait_timeout: float, stabilize: float,
+        self,
+        engine: Engine,
+        expected: dict[str, int],
+        list_ids: Callable[[], Iterable[str]],
+        wait_timeout: float,
+        stabilize: float,
         safe_point: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -132,7 +137,10 @@ class Watch:
             if reason:
                 failures.append(self._failure(container, reason))
         gone = set(self._watched) - {container.id for container in containers}
-        failures += [self._failure(self._watched[container_id].container, "was removed during the rollout") for container_id in sorted(gone)]
+        failures += [
+            self._failure(self._watched[container_id].container, "was removed during the rollout")
+            for container_id in sorted(gone)
+        ]
         return failures
 
     def _observe(self, container: Container, now: float) -> str:
@@ -143,7 +151,8 @@ class Watch:
         if container.restart_count != first.restart_count or container.started_at != first.started_at:
             return f"restarted (exit status {container.exit_code})"
         if container.status != RUNNING:
-            return f"{container.status} with exit status {container.exit_code}{', out of memory' if container.oom_killed else ''}"
+            memory = ", out of memory" if container.oom_killed else ""
+            return f"{container.status} with exit status {container.exit_code}{memory}"
         if container.health == "unhealthy":
             return "its health check fails"
         watched.ready = watched.ready or self._is_ready(container, now)
@@ -155,7 +164,7 @@ class Watch:
         return container.health in ("healthy", "none")
 
     def _all_stable(self, containers: list[Container], now: float) -> bool:
-        counts = {service: 0 for service in self._expected}
+        counts = dict.fromkeys(self._expected, 0)
         for container in containers:
             watched = self._watched[container.id]
             if not watched.ready or now - watched.since < self._stabilize:
@@ -167,19 +176,25 @@ class Watch:
         """Who is still not healthy when the time is up; none when they are and only have to stay up."""
         failures = [
             self._failure(container, f"not healthy within {self._wait_timeout:g} s (still {container.health})")
-            for container in containers if not self._watched[container.id].ready]
+            for container in containers
+            if not self._watched[container.id].ready
+        ]
         for service, count in self._expected.items():
             running = sum(container.service == service for container in containers)
             if running != count:
-                failures.append(Failure(service, service, f"{running} of {count} instances within {self._wait_timeout:g} s", 0, []))
+                failures.append(
+                    Failure(service, service, f"{running} of {count} instances within {self._wait_timeout:g} s", 0, [])
+                )
         return failures
 
     def _failure(self, container: Container, reason: str) -> Failure:
-        return Failure(container.service, container.name, reason, container.exit_code, self._engine.logs(container.id, LOG_LINES))
+        return Failure(
+            container.service, container.name, reason, container.exit_code, self._engine.logs(container.id, LOG_LINES)
+        )
 
 
 def uptime(container: Container, now: Optional[datetime] = None) -> float:
-    """Seconds since the engine started a container, by this host's clock (the engine's own); 0 for none or the future."""
+    """Seconds since the engine started a container, by this host's clock; 0 for none or the future."""
     try:
         started = datetime.strptime(container.started_at[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
     except ValueError:

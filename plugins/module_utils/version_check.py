@@ -56,7 +56,14 @@ def check_versions(options: Mapping[str, Any], engine: Engine, redis: RedisGatew
     records = _records(redis, fleet, host, Path(options["root"]))
     revision = _revision(Revisions(root), options["revision"])
     expected = _expectation(options, records, revision)
-    place = Place(engine, redis, fleet, host, options["hosts"], repositories_of(fleet, services, revision.release if revision else None))
+    place = Place(
+        engine,
+        redis,
+        fleet,
+        host,
+        options["hosts"],
+        repositories_of(fleet, services, revision.release if revision else None),
+    )
     rows = _record_rows(options, records, expected) + _prove(place, services, expected, options["timeout"])
     values = _values(rows, expected, records)
     if not is_proved(rows):
@@ -78,8 +85,16 @@ def _records(redis: RedisGateway, fleet: str, host: str, root: Path) -> Records:
         rows.append(Row("-", "fleet record", host, verdict=verdicts.RECORD, found=error.found, remedy=error.remedy))
     here = HostRecords(root, fleet).read()
     if here.problem:
-        rows.append(Row(
-            "-", "host record", host, verdict=verdicts.RECORD, found=here.problem, remedy="deploy again: ansible-playbook playbooks/deploy-workers.yml"))
+        rows.append(
+            Row(
+                "-",
+                "host record",
+                host,
+                verdict=verdicts.RECORD,
+                found=here.problem,
+                remedy="deploy again: ansible-playbook playbooks/deploy-workers.yml",
+            )
+        )
     return Records(of_fleet, here.record, tuple(rows))
 
 
@@ -106,15 +121,25 @@ def _full(asked: str, release: Optional[Release], records: Records) -> str:
     """A SHA as a person types it, made whole where it is an unambiguous prefix of one that is known here."""
     text = asked.lower()
     if not MIN_SHA_PREFIX <= len(text) <= 40 or any(letter not in "0123456789abcdef" for letter in text):
-        raise DriftguardError("option expected_sha", "7 to 40 hexadecimal digits of a commit", repr(asked)[:60], "give the commit's full SHA")
-    known = {record.target.sha for record in (records.fleet, records.host) if record} | ({release.sha} if release else set())
+        raise DriftguardError(
+            "option expected_sha",
+            "7 to 40 hexadecimal digits of a commit",
+            repr(asked)[:60],
+            "give the commit's full SHA",
+        )
+    known = {record.target.sha for record in (records.fleet, records.host) if record} | (
+        {release.sha} if release else set()
+    )
     fitting = {sha for sha in known if sha.startswith(text)}
     if len(text) == 40:
         return text
     if len(fitting) != 1:
         raise DriftguardError(
-            "option expected_sha", "the full SHA, or a prefix of exactly one that this host knows", f"{asked} fits {len(fitting)}",
-            f"give the full SHA; known here: {', '.join(sorted(known)) or 'none'}")
+            "option expected_sha",
+            "the full SHA, or a prefix of exactly one that this host knows",
+            f"{asked} fits {len(fitting)}",
+            f"give the full SHA; known here: {', '.join(sorted(known)) or 'none'}",
+        )
     return fitting.pop()
 
 
@@ -122,13 +147,22 @@ def _record_rows(options: Mapping[str, Any], records: Records, expected: Expecta
     rows = list(records.rows)
     named = {row.instance for row in rows}
     for name, record, where in (("fleet", records.fleet, "Redis"), ("host", records.host, "guard.json")):
-        if name == "fleet" and not options["check_record"] or f"{name} record" in named:
+        if (name == "fleet" and not options["check_record"]) or f"{name} record" in named:
             continue
         found = _record_flaw(record, expected, options["check_record"])
         if found:
-            rows.append(Row(
-                "-", f"{name} record", options["host"], sha=record.target.sha if record else "", state=record.phase if record else "",
-                verdict=verdicts.RECORD, found=f"{found} ({where})", remedy="deploy again: ansible-playbook playbooks/deploy-workers.yml"))
+            rows.append(
+                Row(
+                    "-",
+                    f"{name} record",
+                    options["host"],
+                    sha=record.target.sha if record else "",
+                    state=record.phase if record else "",
+                    verdict=verdicts.RECORD,
+                    found=f"{found} ({where})",
+                    remedy="deploy again: ansible-playbook playbooks/deploy-workers.yml",
+                )
+            )
     return rows
 
 
@@ -148,7 +182,11 @@ def _record_flaw(record: Optional[Record], expected: Expectation, must_be_settle
 def _values(rows: list[Row], expected: Expectation, records: Records) -> dict[str, Any]:
     plain = [row.to_dict() for row in rows]
     return {
-        "proved": is_proved(rows), "rows": plain, "table": table(plain, expected.sha), "expected_sha": expected.sha, "expected_from": expected.source,
+        "proved": is_proved(rows),
+        "rows": plain,
+        "table": table(plain, expected.sha),
+        "expected_sha": expected.sha,
+        "expected_from": expected.source,
         "record": records.fleet.as_result() if records.fleet else None,
     }
 
@@ -158,5 +196,8 @@ def _failure(fleet: str, host: str, rows: list[Row]) -> DriftguardError:
     named = "; ".join(f"[{row.verdict}] {row.instance}: {row.found}" for row in wrong[:SHOWN_PROBLEMS])
     more = f"; and {len(wrong) - SHOWN_PROBLEMS} more" if len(wrong) > SHOWN_PROBLEMS else ""
     return DriftguardError(
-        f"fleet {fleet} on {host}", "every worker that the inventory demands, and no other, on the release", named + more if wrong else "no worker at all",
-        wrong[0].remedy if wrong else "deploy: ansible-playbook playbooks/deploy-workers.yml")
+        f"fleet {fleet} on {host}",
+        "every worker that the inventory demands, and no other, on the release",
+        named + more if wrong else "no worker at all",
+        wrong[0].remedy if wrong else "deploy: ansible-playbook playbooks/deploy-workers.yml",
+    )

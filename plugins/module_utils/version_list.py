@@ -20,20 +20,33 @@ def list_versions(fleet: str, redis: RedisGateway) -> Result:
     snapshot = redis.registrations(fleet)
     record = redis.record(fleet)
     history, _unreadable = redis.history(fleet)
-    return Result(False, {
-        "registrations": [_plain(registration) for registration in snapshot.registrations],
-        "dead": list(snapshot.dead), "malformed": list(snapshot.malformed),
-        "versions": _count(snapshot.registrations), "record": record.as_result() if record else None,
-        "history": [entry.as_result() for entry in history],
-    })
+    return Result(
+        False,
+        {
+            "registrations": [_plain(registration) for registration in snapshot.registrations],
+            "dead": list(snapshot.dead),
+            "malformed": list(snapshot.malformed),
+            "versions": _count(snapshot.registrations),
+            "record": record.as_result() if record else None,
+            "history": [entry.as_result() for entry in history],
+        },
+    )
 
 
 def _plain(registration: Registration) -> dict[str, Any]:
     return {
-        "service": registration.service, "instance": registration.instance, "host": registration.host, "sha": registration.git_sha,
-        "release_id": registration.release_id, "state": registration.state, "container_id": registration.container_id,
-        "build_date": registration.build_date, "started_at": registration.started_at, "heartbeat_at": registration.heartbeat_at,
-        "pid": registration.pid, "expires_in": round(registration.ttl_ms / 1000, 1) if registration.ttl_ms >= 0 else None,
+        "service": registration.service,
+        "instance": registration.instance,
+        "host": registration.host,
+        "sha": registration.git_sha,
+        "release_id": registration.release_id,
+        "state": registration.state,
+        "container_id": registration.container_id,
+        "build_date": registration.build_date,
+        "started_at": registration.started_at,
+        "heartbeat_at": registration.heartbeat_at,
+        "pid": registration.pid,
+        "expires_in": round(registration.ttl_ms / 1000, 1) if registration.ttl_ms >= 0 else None,
         "problems": list(registration.problems),
     }
 

@@ -133,7 +133,12 @@ changed_secrets:
 """
 
 from ansible_collections.driftguard.workers.plugins.module_utils.compose_host import write_compose
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, ROOT_SPEC, SPEC_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    ROOT_SPEC,
+    SPEC_SPEC,
+    run_module,
+)
 
 ARGUMENTS = {
     **FLEET_SPEC,

@@ -11,8 +11,10 @@ module: worker_evidence
 short_description: Decides what a run comes to and writes its evidence
 version_added: 0.1.0
 description:
-  - With O(state=decided), says from the outcomes of all hosts whether the release is published or rolled back. Nothing is written.
-  - With O(state=written), says the run's result and writes one JSON record of it, whole or not at all, also for a run that failed.
+  - With O(state=decided), says from the outcomes of all hosts whether the release is published or rolled back. Nothing
+    is written.
+  - With O(state=written), says the run's result and writes one JSON record of it, whole or not at all, also for a run
+    that failed.
   - The record follows C(files/evidence.schema.json). It holds no secrets.
 extends_documentation_fragment:
   - driftguard.workers.attributes
@@ -57,7 +59,8 @@ options:
     default: false
   run:
     description:
-      - Facts of the run, C(id), C(action), C(by), C(started), C(generation) and C(requested). Only for O(state=written).
+      - Facts of the run, C(id), C(action), C(by), C(started), C(generation) and C(requested). Only for
+        O(state=written).
     type: dict
     default: {}
   release:
@@ -150,8 +153,10 @@ ARGUMENTS = {
 def main() -> None:
     """Entry point of the module."""
     run_module(
-        ARGUMENTS, lambda module: decide_or_write(module.params, module.check_mode),
-        required_if=[("state", "written", ("directory",))])
+        ARGUMENTS,
+        lambda module: decide_or_write(module.params, module.check_mode),
+        required_if=[("state", "written", ("directory",))],
+    )
 
 
 if __name__ == "__main__":

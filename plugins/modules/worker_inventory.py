@@ -91,7 +91,6 @@ instances:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_inventory import plan_fleet
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, run_module
 
@@ -110,9 +109,14 @@ ARGUMENTS = {
 def check(module: AnsibleModule) -> Result:
     """The plan of the fleet as return values."""
     plan = plan_fleet(**module.params)
-    return Result(False, {
-        "batches": [list(batch) for batch in plan.batches], "instances": plan.instances,
-        "placement": {host: list(names) for host, names in plan.placement.items()}})
+    return Result(
+        False,
+        {
+            "batches": [list(batch) for batch in plan.batches],
+            "instances": plan.instances,
+            "placement": {host: list(names) for host, names in plan.placement.items()},
+        },
+    )
 
 
 def main() -> None:

@@ -11,10 +11,13 @@ module: worker_rollout
 short_description: Brings one host to a revision of its fleet
 version_added: 0.1.0
 description:
-  - Compares all containers of the fleet on this host, running or not, with the revision and recreates exactly those that differ.
-  - A container differs when its image, its configuration, its mounts or its files are not the revision's, or when it does not run.
+  - Compares all containers of the fleet on this host, running or not, with the revision and recreates exactly those
+    that differ.
+  - A container differs when its image, its configuration, its mounts or its files are not the revision's, or when it
+    does not run.
   - Workers get their grace period, the longer of the old one and the new one.
-  - Waits until every instance is healthy and has been up for the stabilisation window without a restart. A failure names the
+  - Waits until every instance is healthy and has been up for the stabilisation window without a restart. A failure
+    names the
     container with its exit status and its last log lines.
   - Heals what an interrupted run left, such as half-made containers.
   - A module with a lower deployment number than one that was here before refuses, also in the middle of its work.
@@ -31,19 +34,22 @@ options:
   state:
     description:
       - With V(present), the host runs the revision.
-      - With V(settled), the revision is the host's proved one, which C(current) names and a rollback goes back to. Containers are not touched.
+      - With V(settled), the revision is the host's proved one, which C(current) names and a rollback goes back to.
+        Containers are not touched.
       - With V(absent), no container of the fleet's project is left.
     type: str
     choices: [present, settled, absent]
     default: present
   revision:
     description:
-      - Number of a revision on this host, V(current), V(previous), or at least seven characters of a proved SHA or release id.
+      - Number of a revision on this host, V(current), V(previous), or at least seven characters of a proved SHA or
+        release id.
     type: str
     default: current
   desired:
     description:
-      - What M(driftguard.workers.worker_compose) returned as RV(driftguard.workers.worker_compose#module:desired). Only check mode reads it, where the revision is not written.
+      - What M(driftguard.workers.worker_compose) returned as RV(driftguard.workers.worker_compose#module:desired). Only
+        check mode reads it, where the revision is not written.
     type: dict
   services:
     description:
@@ -73,7 +79,8 @@ options:
     default: 120.0
   stabilize:
     description:
-      - Seconds that every instance must have been up without a restart. The default sees a worker that crashes 15 seconds after its start.
+      - Seconds that every instance must have been up without a restart. The default sees a worker that crashes 15
+        seconds after its start.
     type: float
     default: 20.0
   lock_wait:

@@ -11,10 +11,12 @@ module: worker_version_assert
 short_description: Proves that the workers of a host run one release, and nothing else does
 version_added: 0.1.0
 description:
-  - Succeeds only when the workers that the inventory demands of this host are exactly its running containers are exactly the live
-    registrations, each on the release by its image on this engine, by the SHA baked in that image and by the SHA that the
-    process registered, with no mount over the code and no file changed since.
-  - Missing, extra, stale, stopped and unregistered workers are failures, each named with its remedy. So is a host without any.
+  - Succeeds only when the workers that the inventory demands of this host are exactly its running containers are
+    exactly the live
+    registrations, each on the release by its image on this engine, by the SHA baked in that image and by the SHA that
+      the process registered, with no mount over the code and no file changed since.
+  - Missing, extra, stale, stopped and unregistered workers are failures, each named with its remedy. So is a host
+    without any.
   - Containers are looked at before and after the registrations are read, until both looks are the same.
 extends_documentation_fragment:
   - driftguard.workers.attributes
@@ -30,7 +32,8 @@ options:
     required: true
   hosts:
     description:
-      - Names of all hosts of the fleet. Give it to one host of the fleet. That one also reports registrations from hosts that are none.
+      - Names of all hosts of the fleet. Give it to one host of the fleet. That one also reports registrations from
+        hosts that are none.
     type: list
     elements: str
   expected_sha:
@@ -50,7 +53,8 @@ options:
     default: true
   timeout:
     description:
-      - Seconds to wait for what may pass by itself, a late registration or one of a stopped worker that has yet to expire.
+      - Seconds to wait for what may pass by itself, a late registration or one of a stopped worker that has yet to
+        expire.
     type: float
     default: 20.0
 requirements:
@@ -144,7 +148,13 @@ record:
 """
 
 from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, REDIS_SPEC, ROOT_SPEC, SPEC_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    REDIS_SPEC,
+    ROOT_SPEC,
+    SPEC_SPEC,
+    run_module,
+)
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import gateway_of
 from ansible_collections.driftguard.workers.plugins.module_utils.version_check import check_versions
 

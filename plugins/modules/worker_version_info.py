@@ -12,7 +12,8 @@ short_description: Reads which versions the workers of a fleet have registered
 version_added: 0.1.0
 description:
   - Reads all live registrations of a fleet from Redis in one pass, with the fleet's release record and history.
-  - A registration is what a worker says of itself. M(driftguard.workers.worker_version_assert) compares it with the containers.
+  - A registration is what a worker says of itself. M(driftguard.workers.worker_version_assert) compares it with the
+    containers.
 extends_documentation_fragment:
   - driftguard.workers.attributes
   - driftguard.workers.fleet
