@@ -5,7 +5,12 @@
 
 from __future__ import annotations
 
+from hypothesis import settings
 from support.fleet import base_reference, fleet, fleet_redis
 from support.redis_server import redis_server
 
 __all__ = ["base_reference", "fleet", "fleet_redis", "redis_server"]
+
+# How long an example takes says how busy the machine is, and nothing of the code.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")

@@ -70,10 +70,14 @@ def test_a_service_is_hardened_guarded_and_limited() -> None:
 
 
 def test_what_the_rollout_needs_of_it() -> None:
-    made = rendered({"extractor": {"replicas": 2, "stop_grace_period": "1m"}})
+    made = rendered(
+        {"extractor": {
+            "replicas": 2, "stop_grace_period": "1m", "networks": ["own"], "volumes": ["/b:/b", "c:/c", "/a:/a"]}},
+        networks=("common",))
     label = yaml.safe_load(made.text)["services"]["extractor"]["labels"]["io.driftguard.spec"]
     assert made.services == {"extractor": {
-        "variant": "base", "replicas": 2, "image": IMAGE_ID, "spec": label, "grace": 60, "memory": 2**26}}
+        "variant": "base", "replicas": 2, "image": IMAGE_ID, "spec": label, "grace": 60, "memory": 2**26,
+        "networks": ["common", "own"], "paths": ["/a", "/b"]}}
 
 
 def test_the_images_own_entrypoint_and_command_come_after_the_guard() -> None:
