@@ -50,8 +50,8 @@ def wanted_services(
 ) -> dict[str, Wanted]:
     """What each service's instances should be on this engine.
 
-    :param release: the release of the revision this host should run; None, or another commit's,
-    when there is none for sha.
+    :param release: the release of the revision this host should run; None, or another commit's, when there is none for
+        sha.
     :param with_tags: also look whether somebody moved the release's tags.
     """
     fits = release if release is not None and release.sha == sha else None

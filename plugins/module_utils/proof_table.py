@@ -8,6 +8,10 @@ from __future__ import annotations
 from typing import Mapping, Sequence
 
 from . import verdicts
+from .untrusted import clean
+
+MAX_CELL = 80
+MAX_LINE = 500
 
 _COLUMNS = ("service", "instance", "host", "sha", "image", "started", "state", "verdict")
 _TITLES = ("SERVICE", "INSTANCE", "HOST", "SHA", "IMAGE", "STARTED", "STATE", "VERDICT")
@@ -25,7 +29,7 @@ def table(rows: Sequence[Mapping[str, str]], sha: str) -> list[str]:
     for row, line in zip(rows, cells):
         lines.append(_line(line, widths))
         if row["verdict"] != verdicts.OK:
-            lines += [f"    found:  {row['found']}", f"    remedy: {row['remedy']}"]
+            lines += [f"    found:  {clean(row['found'], MAX_LINE)}", f"    remedy: {clean(row['remedy'], MAX_LINE)}"]
     wrong = sum(row["verdict"] != verdicts.OK for row in rows)
     lines.append("")
     if not rows:
@@ -39,9 +43,11 @@ def table(rows: Sequence[Mapping[str, str]], sha: str) -> list[str]:
 
 def _cells(row: Mapping[str, str]) -> tuple[str, ...]:
     image = row["image"].partition(":")[2][:12] or row["image"]
-    return (
+    texts = (
         row["service"], row["instance"], row["host"], row["sha"][:7] or "-", image or "-", row["started"][:19] or "-",
         row["state"] or "-", f"[{row['verdict']}]")
+    # Names of other people's containers and services come from labels that anybody may have written.
+    return tuple(clean(text, MAX_CELL) for text in texts)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

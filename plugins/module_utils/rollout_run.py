@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
+from urllib.parse import quote
 
 from . import processes
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import Container
+from .fleet_spec import MIN_SECRET_LENGTH
 from .names import LABEL_COMPOSE_PROJECT
 from .rollout_plan import RECREATE, REMOVE, Plan
 
@@ -143,14 +146,22 @@ def _docker() -> str:
 
 
 def secret_values(root: Path) -> list[str]:
-    """Contents of the fleet's secret files on this host, for masking; what can't be read can't be shown either."""
-    found = []
-    for path in sorted((root / "secrets").glob("[0-9]*/*")):
+    """Contents of the fleet's secret files on this host, for masking; what can't be read can't be shown either.
+
+    :returns: each as it is, line by line (a log has a key's lines one by one),
+    and as URLs and JSON write it; the longest
+        first, since one secret may begin with another.
+    """
+    found: set[str] = set()
+    for path in (root / "secrets").glob("[0-9]*/*"):
         try:
-            found.append(path.read_text(encoding="utf-8", errors="replace").strip())
+            text = path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-    return [value for value in found if value]
+        for part in (text, *text.splitlines()):
+            plain = part.strip()
+            found.update((plain, quote(plain, safe=""), quote(plain), json.dumps(plain)[1:-1]))
+    return sorted((value for value in found if len(value) >= MIN_SECRET_LENGTH), key=lambda value: (-len(value), value))
 
 
 def masked(value: Any, secrets: Sequence[str]) -> Any:
