@@ -19,7 +19,7 @@ from typing import IO, Callable, Iterator, Mapping, Optional, Sequence, TypeVar
 
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 
-from .paths import ROOT, VENV
+from .paths import CACHE, ROOT, VENV
 
 T = TypeVar("T")
 STOPPING = threading.Event()
@@ -37,6 +37,9 @@ def tool_environment() -> dict[str, str]:
         "VIRTUAL_ENV": str(VENV),
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "PYTHONUNBUFFERED": "1",
+        # Stages that run as root would leave files of root's beside the sources of a user.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(CACHE / "hypothesis"),
     }
 
 
