@@ -30,10 +30,12 @@ def app(tmp_path: Path, base_reference: str) -> Iterator[App]:
 def built(tmp_path_factory: pytest.TempPathFactory, base_reference: str) -> Iterator[App]:
     """An application whose two variants are built; tests leave it as they found it."""
     made = App(tmp_path_factory.mktemp("built"), base_reference)
-    made.commit()
-    made.build(variants=TWO).must_pass()
-    yield made
-    made.close()
+    try:
+        made.commit()
+        made.build(variants=TWO).must_pass()
+        yield made
+    finally:
+        made.close()
 
 
 class TestStamp:

@@ -57,6 +57,7 @@ class App:
         self.base = base
         self.engine = docker.from_env()
         self.environment: dict[str, str] = {}
+        self.prefix: list[str] = []
         self.temporary = directory / f"{self.fleet}-tmp"
         self.path.mkdir()
         self.temporary.mkdir()
@@ -92,7 +93,7 @@ class App:
             "PYTHONPATH": str(PROJECT / ".collections"), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8",
             "HOME": os.environ.get("HOME", "/"), **self.environment}
         process = subprocess.Popen(
-            [sys.executable, "-m", f"{PACKAGE}.worker_image"], env=environment, stdin=subprocess.PIPE,
+            [*self.prefix, sys.executable, "-m", f"{PACKAGE}.worker_image"], env=environment, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdin is not None
         process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
