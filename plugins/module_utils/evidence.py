@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 from datetime import datetime, timezone
+from math import isfinite
 from pathlib import Path
 from typing import Any, Mapping
 
 from .host_files import make_directory, write_atomic
 from .module_base import Result
+from .names import FLEET_PATTERN
 from .run_outcome import conclude, decide
 
 SCHEMA = 1
@@ -25,6 +27,7 @@ _KEPT = {
 }
 _RELEASE = ("fleet", "release_id", "sha", "created")
 _VARIANT = ("variant", "image", "id", "digest", "repository", "tags", "size", "entrypoint", "cmd", "guard")
+_OUTCOME = ("status", "stage", "moved", "message")
 
 
 def decide_or_write(options: Mapping[str, Any], check_mode: bool) -> Result:
@@ -52,7 +55,6 @@ def decide_or_write(options: Mapping[str, Any], check_mode: bool) -> Result:
 
 def evidence(options: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, Any]:
     """The record as plain data; ``files/evidence.schema.json`` describes it."""
-    release = options["release"]
     return {
         "schema": SCHEMA,
         "fleet": options["fleet"],
@@ -62,27 +64,31 @@ def evidence(options: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, An
         "message": end["message"],
         "decision": options["decision"],
         "published": options["published"],
-        "release": {
-            **{key: release.get(key) for key in _RELEASE},
-            "variants": {
-                name: {key: image.get(key) for key in _VARIANT}
-                for name, image in sorted((release.get("variants") or {}).items())
-            },
-        }
-        if release
-        else None,
+        "release": _release(options["release"]) if options["release"] else None,
         "hosts": {
-            host: _host(outcome, options["details"].get(host) or {})
+            host: _host(outcome or {}, options["details"].get(host))
             for host, outcome in sorted(options["outcomes"].items())
         },
         "left_out": sorted(set(options["hosts"]) - set(options["outcomes"])),
     }
 
 
-def _host(outcome: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {key: _plain(outcome.get(key)) for key in ("status", "stage", "moved", "message")}
+def _release(release: Mapping[str, Any]) -> dict[str, Any]:
+    variants = release.get("variants") or {}
+    return {
+        **{key: _plain(release.get(key)) for key in _RELEASE},
+        "variants": {
+            name: {key: _plain(image.get(key)) for key in _VARIANT}
+            for name, image in sorted(variants.items())
+            if isinstance(image, dict)
+        },
+    }
+
+
+def _host(outcome: Mapping[str, Any], details: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {key: _plain(outcome.get(key)) for key in _OUTCOME}
     for part, keys in _KEPT.items():
-        result = details.get(part)
+        result = details.get(part) if isinstance(details, dict) else None
         found[part] = (
             {key: _plain(result[key]) for key in keys if key in result} if isinstance(result, dict) and result else None
         )
@@ -94,12 +100,17 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(content) for key, content in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(element) for element in value]
-    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)  # JSON has no NaN
+    return value if value is None or isinstance(value, (bool, int)) else str(value)
 
 
 def _write(directory: Path, fleet: str, run: Mapping[str, Any], record: Mapping[str, Any]) -> Path:
-    make_directory(directory / fleet, 0o700)
+    # A run that was refused for its fleet's name leaves a record too, and never outside its directory.
+    folder = directory / (fleet if FLEET_PATTERN.match(fleet) else "unnamed")
+    make_directory(folder, 0o700)
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    path = directory / fleet / f"{stamp}-{run.get('action') or 'run'}-{os.getpid()}.json"
-    write_atomic(path, json.dumps(record, indent=2, sort_keys=True) + "\n", 0o600)
+    action = "".join(letter for letter in str(run.get("action") or "") if letter.isascii() and letter.isalpha())[:20]
+    path = folder / f"{stamp}-{action or 'run'}-{os.getpid()}.json"
+    write_atomic(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n", 0o600)
     return path
