@@ -14,7 +14,7 @@ REGISTRIES = (
     r"pypi\.or[g]", r"pythonhoste[d]\.", r"registry\.npmj[s]", r"deb\.debian\.or[g]", r"security\.debian\.or[g]",
     r"galaxy\.ansible\.co[m]", r"(?:hub|docker)\.docker\.(?:co[m]|i[o])", r"\bg(?:h)?cr\.i[o]\b", r"quay\.i[o]\b")
 UNFINISHED = (r"\bTOD[O]\b", r"\bFIXM[E]\b", r"\bXX[X]\b", r"\bHAC[K]\b", r"NotImplemente[d]", r"pytest\.mark\.xfai[l]")
-ELSEWHERE = (r"(?<![\w.])/home/[a-z]\w*/", r"(?<![\w.])/Use[r]s/", r"(?<![\w.])/wor[k]/", r"\bseed 00[0-9]")
+ELSEWHERE = (r"(?<![\w.])/Use[r]s/", r"(?<![\w.])/wor[k]/(?:main|shared)(?![\w.-])", r"\bseed 00[0-9]")
 FORBIDDEN = re.compile("|".join((*REGISTRIES, *UNFINISHED, *ELSEWHERE)))
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
