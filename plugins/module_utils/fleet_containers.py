@@ -126,7 +126,7 @@ def fleet_containers(
             images[image_id] = image_facts(engine.image(image_id)) if image_id else None
         container = container_of(facts, images[image_id])
         if with_changes and container.status == RUNNING:
-            container = replace(container, changes=tuple(path for path, _kind in engine.changes(container.id)))
+            container = replace(container, changes=tuple(engine.changes(facts)))
         found.append(container)
     return sorted(found, key=lambda container: (container.service, container.number, container.name))
 

@@ -15,6 +15,9 @@ KEEP = "keep"
 CREATE = "create"
 RECREATE = "recreate"
 REMOVE = "remove"
+PRUNE_NONE = "none"
+PRUNE_PROJECT = "project"
+PRUNE_ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Plan:
 
 def plan_rollout(
     project: str, wanted: Mapping[str, Wanted], containers: Sequence[Container], forced: Iterable[str] = (),
-    prune: bool = False,
+    prune: str = PRUNE_NONE,
 ) -> Plan:
     """Plan one host.
 
@@ -71,17 +74,21 @@ def plan_rollout(
     :param wanted: service → what its instances should be.
     :param containers: all containers of the fleet on this host, running or not.
     :param forced: services to recreate although nothing differs.
-    :param prune: whether containers that the inventory doesn't ask for are removed instead of reported.
+    :param prune: which containers that the revision doesn't ask for are removed instead of reported: none, those of the
+        fleet's own project, or all.
     """
     steps: list[Step] = []
+    pruned: list[Step] = []
     extras: list[Step] = []
     for container in containers:
         if container.project != project or container.one_off or container.service not in wanted:
-            extras.append(Step(REMOVE, container.service, _extra_reason(container, project), container))
+            goes = prune == PRUNE_ALL or (prune == PRUNE_PROJECT and container.project == project)
+            step = Step(REMOVE, container.service, _extra_reason(container, project), container)
+            (pruned if goes else extras).append(step)
     for service in sorted(wanted):
         own = [c for c in containers if c.project == project and c.service == service and not c.one_off]
         steps.extend(_plan_service(wanted[service], own, service in set(forced)))
-    return Plan(tuple(steps + extras), ()) if prune else Plan(tuple(steps), tuple(extras))
+    return Plan(tuple(steps + pruned), tuple(extras))
 
 
 def _plan_service(wanted: Wanted, own: Sequence[Container], forced: bool) -> list[Step]:

@@ -104,7 +104,7 @@ def _image(container: Container, wanted: Wanted) -> Optional[Problem]:
             return Problem(
                 STALE,
                 f"its image is stamped {facts.sha[:7] if facts and facts.sha else 'nothing'}, not {wanted.sha[:7]}",
-                _redeploy(container))
+                f"deploy that commit: check {wanted.sha[:7]} out, then ansible-playbook playbooks/deploy-workers.yml")
         return Problem(UNKNOWN, "the release's image isn't on this engine", "deploy the release again")
     if container.image_id != wanted.image_id:
         sha = facts.sha[:7] if facts and facts.sha else "an unstamped image"

@@ -22,6 +22,7 @@ from .record import SETTLED, Record
 from .redis_gateway import RedisGateway
 from .release_info import Release
 from .revisions import Revision, Revisions
+from .untrusted import check_seconds
 
 MIN_SHA_PREFIX = 7
 SHOWN_PROBLEMS = 5
@@ -52,9 +53,10 @@ def check_versions(options: Mapping[str, Any], engine: Engine, redis: RedisGatew
     :raises FailedResult: not proved; carries the rows.
     """
     fleet, host, root = options["fleet"], options["host"], Path(options["root"]) / options["fleet"]
-    services = placed(fleet, read_services(fleet, options["services"], options["defaults"]), options["placement"])
-    records = _records(redis, fleet, host, Path(options["root"]))
+    check_seconds("timeout", options["timeout"])
     revision = _revision(Revisions(root), options["revision"])
+    services = _services(options, revision)
+    records = _records(redis, fleet, host, Path(options["root"]))
     expected = _expectation(options, records, revision)
     place = Place(
         engine,
@@ -69,6 +71,20 @@ def check_versions(options: Mapping[str, Any], engine: Engine, redis: RedisGatew
     if not is_proved(rows):
         raise FailedResult(_failure(fleet, host, rows), values)
     return Result(False, values)
+
+
+def _services(options: Mapping[str, Any], revision: Optional[Revision]) -> dict[str, Service]:
+    """What should run here: by the inventory, or by the revision when the inventory isn't asked."""
+    if options["services"] is not None:
+        spec = read_services(options["fleet"], options["services"], options["defaults"])
+        return placed(options["fleet"], spec, options["placement"])
+    if revision is None:
+        raise DriftguardError(
+            "option services", "the fleet's services, or a proved revision that has them", "neither",
+            "give services, or deploy first")
+    return {
+        name: Service(name, variant=str(facts["variant"]), replicas=int(facts["replicas"]))
+        for name, facts in revision.services.items()}
 
 
 def _prove(place: Place, services: Mapping[str, Service], expected: Expectation, timeout: float) -> list[Row]:

@@ -59,9 +59,12 @@ options:
     default: []
   prune:
     description:
-      - Remove containers of the fleet that the inventory does not ask for. They are an error otherwise.
-    type: bool
-    default: false
+      - Which containers of the fleet that the revision does not ask for are removed. The others are an error.
+      - V(project) for those in the fleet's own compose project, such as a service that only a later revision has.
+      - V(all) also for those under other projects or started by hand.
+    type: str
+    choices: [none, project, all]
+    default: none
   generation:
     description:
       - Number of this deployment, as M(driftguard.workers.worker_lock) returns it.
@@ -202,7 +205,7 @@ ARGUMENTS = {
     "revision": {"type": "str", "default": "current"},
     "desired": {"type": "dict"},
     "services": {"type": "list", "elements": "str", "default": []},
-    "prune": {"type": "bool", "default": False},
+    "prune": {"type": "str", "choices": ["none", "project", "all"], "default": "none"},
     "generation": {"type": "int", "required": True},
     "run": {"type": "str", "default": ""},
     "wait_timeout": {"type": "float", "default": 120.0},

@@ -25,6 +25,11 @@ extends_documentation_fragment:
   - driftguard.workers.spec
   - driftguard.workers.redis
 options:
+  services:
+    required: false
+    description:
+      - The fleet's services, as for M(driftguard.workers.worker_compose).
+      - Those of the revision when they are not given, as after a rollback.
   host:
     description:
       - Name of this host in the inventory.
@@ -162,6 +167,7 @@ ARGUMENTS = {
     **FLEET_SPEC,
     **ROOT_SPEC,
     **SPEC_SPEC,
+    "services": {"type": "dict"},
     **REDIS_SPEC,
     "host": {"type": "str", "required": True},
     "hosts": {"type": "list", "elements": "str"},

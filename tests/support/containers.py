@@ -120,10 +120,10 @@ class FakeEngine:
         found = self.containers.get(container_id)
         return dict(found) if found is not None else None
 
-    def changes(self, container_id: str) -> list[tuple[str, int]]:
+    def changes(self, facts: dict[str, Any]) -> list[str]:
         """What differs."""
-        self.asked.append(("changes", container_id))
-        return [(path, 1) for path in self.differing.get(container_id, ())]
+        self.asked.append(("changes", str(facts["Id"])))
+        return list(self.differing.get(str(facts["Id"]), ()))
 
     def image(self, reference: str) -> Optional[dict[str, Any]]:
         """One image."""

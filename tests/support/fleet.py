@@ -21,8 +21,9 @@ import docker
 import pytest
 import redis as redis_py
 import yaml
-
 from support.modules import PROJECT, ModuleRun, run_module
+
+from .evidence_schema import checked
 
 __all__ = ["PROJECT", "Fleet", "Run", "fleet_redis", "base_reference", "fleet"]
 
@@ -83,7 +84,8 @@ class FleetRedis:
         config.write_text(
             f"bind 0.0.0.0\nport {self.port}\nrequirepass {self.password}\nmaxmemory-policy noeviction\nappendonly yes\ndir {self._directory}\n")
         self._process = subprocess.Popen(
-            ["redis-server", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+            ["redis-server", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True)
         wait_for(self._answers, "redis-server to answer")
 
     def stop(self) -> None:
@@ -116,11 +118,15 @@ class Fleet:
         self.repository = directory / "app"
         self.engine = docker.from_env()
         self.variables: dict[str, Any] = {
-            "worker_fleet": self.name, "worker_fleet_services": dict(services or SERVICES), "worker_service_defaults": dict(DEFAULTS),
-            "worker_root": str(self.root), "worker_redis_url": redis.workers_url, "worker_redis_control_url": redis.control_url,
+            "worker_fleet": self.name, "worker_fleet_services": dict(services or SERVICES),
+            "worker_service_defaults": dict(DEFAULTS),
+            "worker_root": str(self.root), "worker_redis_url": redis.workers_url,
+            "worker_redis_control_url": redis.control_url,
             "worker_redis_password": redis.password, "worker_image_base": base, "worker_image_push": False,
             "worker_image_variants": {"base": {}},
-            "worker_source": {"path": str(self.repository), "revision": "HEAD", "context": ".", "dockerfile": "Dockerfile"},
+            "worker_source": {
+                "path": str(self.repository), "revision": "HEAD", "context": ".", "dockerfile": "Dockerfile"
+            },
             "worker_evidence_directory": str(directory / "evidence"), **SETTINGS}
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copytree(PROBE, self.repository)
@@ -135,7 +141,9 @@ class Fleet:
     def git(self, *arguments: str) -> str:
         """Run git in the application's repository."""
         identity = ["-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", *identity, *arguments], cwd=self.repository, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=self.repository, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
 
     def commit(self, **behaviour: Any) -> str:
         """Commit a new version that behaves so; its full SHA."""
@@ -148,16 +156,25 @@ class Fleet:
         """Write the inventory; its path."""
         path = self.directory / "inventory.yml"
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-        path.write_text(yaml.safe_dump({"all": {"children": {"workers": {"hosts": {host: local for host in hosts}, "vars": self.variables}}}}))
+        workers = {"hosts": dict.fromkeys(hosts, local), "vars": self.variables}
+        path.write_text(yaml.safe_dump({"all": {"children": {"workers": workers}}}))
         return path
 
     def start(self, playbook: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a playbook and leave it running, its output in a file."""
-        environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(self.directory / "tmp")}
-        command = [str(Path(sys.executable).parent / "ansible-playbook"), str(PROJECT / "playbooks" / playbook), "-i", str(self.inventory()), *arguments]
+        environment = {
+            **os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOCAL_TEMP": str(self.directory / "tmp")
+        }
+        command = [
+            str(Path(sys.executable).parent / "ansible-playbook"), str(PROJECT / "playbooks" / playbook), "-i",
+            str(self.inventory()), *arguments
+        ]
         self.log = self.directory / f"{uuid4().hex[:6]}.log"
         with self.log.open("w") as log:
-            return subprocess.Popen(command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, text=True)
+            return subprocess.Popen(
+                command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True, text=True)
 
     def play(self, playbook: str, *arguments: str, timeout: float = 240) -> Run:
         """Run a playbook to its end."""
@@ -178,19 +195,23 @@ class Fleet:
         """What a verify run does on the host, without the playbook around it."""
         return run_module(
             "worker_version_assert", fleet=self.name, root=str(self.root), host="here", hosts=["here"],
-            services=self.variables["worker_fleet_services"], defaults=self.variables["worker_service_defaults"], timeout=timeout,
+            services=self.variables["worker_fleet_services"], defaults=self.variables["worker_service_defaults"],
+            timeout=timeout,
             redis_url=self.redis.control_url, redis_password=self.redis.password, **options)
 
-    def heal(self) -> ModuleRun:
+    def heal(self, **options: Any) -> ModuleRun:
         """What a deploy of the same revision does on the host, without the playbook around it."""
         seen = int((self.root / self.name / "state" / "fence").read_text().split()[0])
         return run_module(
-            "worker_rollout", fleet=self.name, root=str(self.root), host="here", generation=seen + 1, stabilize=1.0, wait_timeout=20.0).must_pass()
+            "worker_rollout", fleet=self.name, root=str(self.root), host="here", generation=seen + 1,
+            **{"stabilize": 1.0, "wait_timeout": 20.0, **options}).must_pass()
 
     def containers(self, **labels: str) -> list[Any]:
         """All containers of its project, running or not, by name."""
         found = self.engine.containers.list(all=True, filters={"label": [f"com.docker.compose.project={self.project}"]})
-        wanted = [c for c in found if all(c.labels.get(f"com.docker.compose.{key}") == value for key, value in labels.items())]
+        wanted = [
+            c for c in found if all(c.labels.get(f"com.docker.compose.{key}") == value for key, value in labels.items())
+        ]
         return sorted(wanted, key=lambda container: container.name)
 
     def ids(self) -> dict[str, str]:
@@ -198,15 +219,17 @@ class Fleet:
         return {container.name: container.id for container in self.containers()}
 
     def evidence(self) -> list[dict[str, Any]]:
-        """All records of evidence, oldest first."""
-        files = sorted((self.directory / "evidence" / self.name).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        return [json.loads(path.read_text()) for path in files]
+        """All records of evidence, oldest first, each as its schema says."""
+        files = sorted(
+            (self.directory / "evidence" / self.name).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return [checked(json.loads(path.read_text())) for path in files]
 
     def close(self) -> None:
         """Remove everything it made."""
         for container in self.engine.containers.list(all=True):
             image = container.attrs.get("Config", {}).get("Image", "")
-            if container.labels.get("io.driftguard.fleet") == self.name or self.name in image or self.name in container.labels.get("com.docker.compose.project", ""):
+            project = container.labels.get("com.docker.compose.project", "")
+            if container.labels.get("io.driftguard.fleet") == self.name or self.name in image or self.name in project:
                 container.remove(force=True, v=True)
         for network in self.engine.networks.list(filters={"label": f"com.docker.compose.project={self.project}"}):
             network.remove()

@@ -90,7 +90,7 @@ def test_extras_are_reported_and_removed_only_when_asked(changes: dict[str, Any]
     made = plan([container(), extra], {"extractor": 1})
     assert [(step.container, step.reason) for step in made.extras] == [(extra, reason)]
     assert made.changes == []
-    pruned = plan([container(), extra], {"extractor": 1}, prune=True)
+    pruned = plan([container(), extra], {"extractor": 1}, prune="all")
     assert pruned.extras == ()
     assert [(step.action, step.container) for step in pruned.changes] == [(REMOVE, extra)]
 
@@ -139,9 +139,9 @@ def _applied(made: Plan, containers: Sequence[Container], services: dict[str, in
     return left
 
 
-@given(CONTAINERS, SERVICES, st.booleans())
+@given(CONTAINERS, SERVICES, st.sampled_from(["none", "project", "all"]))
 def test_the_plan_leads_to_exactly_what_is_wanted(
-    containers: list[Container], services: dict[str, int], prune: bool,
+    containers: list[Container], services: dict[str, int], prune: str,
 ) -> None:
     after = _applied(plan(containers, services, prune=prune), containers, services)
     for service, count in services.items():
@@ -149,8 +149,9 @@ def test_the_plan_leads_to_exactly_what_is_wanted(
         assert len(instances) == count
         assert all(container_problem(one, wanted(service)) is None and one.spec == "spec1" for one in instances)
     others = [one for one in after if not any(one in _instances(after, service) for service in services)]
-    extras = plan(containers, services).extras
-    assert others == ([] if prune else [one for one in containers if one in [step.container for step in extras]])
+    extras = [step.container for step in plan(containers, services).extras if step.container]
+    left = {"none": extras, "project": [one for one in extras if one.project != PROJECT], "all": []}[prune]
+    assert others == [one for one in containers if one in left]
     again = plan(after, services, prune=prune)
     assert (again.changes, again.services_to_start()) == ([], [])
 
