@@ -36,7 +36,9 @@ from .release_info import Release
 from .revisions import Revision, Revisions
 from .rollout_plan import Plan, Step, plan_rollout
 from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
+from .rollout_target import prediction
 from .rollout_wait import Failure, Watch
+from .untrusted import check_seconds
 from .verdicts import Wanted
 
 Times = dict[str, float]
@@ -64,6 +66,8 @@ class Rollout:
 
         :raises DriftguardError: what failed, on which container, with its log.
         """
+        for option in ("wait_timeout", "stabilize"):
+            check_seconds(option, self._options[option])
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
             return action(lambda: None, NO_LOCK)
@@ -126,27 +130,18 @@ class Rollout:
 
     def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
         """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
-        number = (
-            self._revisions.resolve(self._options["revision"])
-            if not self._is_predicted()
-            else int(self._options["revision"])
-        )
-        if self._is_predicted():
-            desired = self._options["desired"]
-            release = Release.from_dict(desired["release"]) if desired["release"].get("variants") else None
-            return number, release, desired["services"], self._root
+        if self._check_mode and self._options["desired"]:
+            return (*prediction(self._fleet, self._options["revision"], self._options["desired"]), self._root)
+        number = self._revisions.resolve(self._options["revision"])
         revision: Revision = self._revisions.load(number)
         return number, revision.release, revision.services, revision.compose_file
-
-    def _is_predicted(self) -> bool:
-        return bool(self._check_mode and self._options["desired"])
 
     def _wanted(self, release: Optional[Release], services: Mapping[str, Mapping[str, Any]]) -> dict[str, Wanted]:
         ids = {}
         for variant in {str(service["variant"]) for service in services.values()}:
             image = release.variants.get(variant) if release else None
             facts = self._engine.image(image.image) if image else None
-            if release and facts is None and not self._check_mode:
+            if release and facts is None:
                 raise DriftguardError(
                     f"fleet {self._fleet}, variant {variant} of release {release.release_id}",
                     "its image on this host's engine",
