@@ -46,7 +46,9 @@ def test_forbidden_words_are_found(line: str) -> None:
     assert len(list(text.forbidden(f"fine\n{line}\n"))) == 1
 
 
-@pytest.mark.parametrize("line", ["a todo list", "docs.docker.com/engine", "./work/x", "/work/main.py", "the homepage", "seed 42"])
+@pytest.mark.parametrize("line", [
+    "a todo list", "docs.docker.com/engine", "./work/x", "/work/main.py", "the homepage", "seed 42",
+])
 def test_harmless_words_pass(line: str) -> None:
     assert list(text.forbidden(line)) == []
 
