@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any, Iterable, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import (
     Container,
@@ -100,6 +100,9 @@ class FakeEngine:
         self.said: dict[str, list[str]] = {}
         self.version = version
         self.gone_after_listing: set[str] = set()
+        self.stopped: list[tuple[str, int]] = []
+        self.networks: set[str] = set()
+        self.probes: dict[str, Any] = {}
 
     @property
     def has_start_interval(self) -> bool:
@@ -140,3 +143,27 @@ class FakeEngine:
     def logs(self, container_id: str, lines: int) -> list[str]:
         """The last lines of a container."""
         return self.said.get(container_id, [])[-lines:]
+
+    def container_ids(self, labels: Iterable[str] = ()) -> list[str]:
+        """Ids of the containers that carry all of the labels."""
+        return [
+            row["Id"] for row in self.container_rows()
+            if all((row["Labels"] or {}).get(label.split("=")[0]) == label.split("=")[1] for label in labels)]
+
+    def network_names(self) -> set[str]:
+        """Names of the networks."""
+        return self.networks
+
+    def stop(self, container_id: str, grace: int) -> None:
+        """Note that a container was stopped."""
+        self.stopped.append((container_id, grace))
+
+    def remove(self, container_id: str) -> None:
+        """Remove a container."""
+        self.containers.pop(container_id)
+
+    def execute(self, container_id: str, command: Sequence[str]) -> tuple[int, str]:
+        """A container's exit status for a command; a test gives a number, or something to call."""
+        self.asked.append((" ".join(command), container_id))
+        status = self.probes.get(container_id, 0)
+        return (status() if callable(status) else status), ""
