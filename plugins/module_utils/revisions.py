@@ -92,15 +92,18 @@ class Revisions:
                 "name one of those, or deploy the commit again")
         try:
             data = json.loads(content)
-            release, services = data["release"], dict(data["services"])
-            for service in services.values():
-                _ = [service[key] for key in SERVICE_KEYS]
+            release, services = data["release"], data["services"]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DriftguardError(
-                str(directory / RELEASE_FILE), "the file as worker_compose wrote it",
-                f"{type(error).__name__}: {error}",
-                "remove the revision's directory and deploy again") from error
+            raise self._damaged(directory, f"{type(error).__name__}: {error}") from error
+        if not are_services(services):
+            raise self._damaged(directory, "services without what a rollout needs of them")
         return Revision(number, directory, Release.from_dict(release), services)
+
+    @staticmethod
+    def _damaged(directory: Path, found: str) -> DriftguardError:
+        return DriftguardError(
+            str(directory / RELEASE_FILE), "the file as worker_compose wrote it", clean(found),
+            "remove the revision's directory and deploy again")
 
     def find(self, compose: str, release: str) -> Optional[int]:
         """The newest revision with exactly this content, so that a run that was cut off doesn't write it twice."""
@@ -232,6 +235,14 @@ class Revisions:
             f"revision {clean(wanted)} in {self._directory}", "exactly one proved revision of that name",
             f"proved here: {', '.join(kept) or 'none'}",
             f"name one of those by number, or by at least {MIN_PREFIX} characters of its SHA")
+
+
+def are_services(value: Any) -> bool:
+    """Whether this is what the compose renderer says of services: name → at least :data:`SERVICE_KEYS`."""
+    return isinstance(value, dict) and all(
+        isinstance(service, dict) and set(SERVICE_KEYS) <= set(service)
+        and all(whole_number(service[key]) is not None for key in ("replicas", "grace", "memory"))
+        for service in value.values())
 
 
 def _is_number(name: str) -> bool:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from threading import Thread
 from typing import Callable, Iterable, Optional
 
 from .engine import Engine
@@ -17,6 +17,7 @@ from .fleet_containers import RUNNING, Container, container_of
 
 POLL_SECONDS = 0.25
 PROBE_SECONDS = 1.0
+PROBE_PATIENCE = 10.0
 LOG_LINES = 20
 PROBES_AT_ONCE = 4
 
@@ -39,6 +40,14 @@ class _Watched:
     ready: bool = False
 
 
+@dataclass
+class _Probe:
+    """One try of a health check; ``passed`` is None while it runs."""
+
+    started: float
+    passed: Optional[bool] = None
+
+
 class Prober:
     """Runs the containers' own health checks on engines that would only do so after a whole interval.
 
@@ -48,34 +57,30 @@ class Prober:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._pool = ThreadPoolExecutor(max_workers=PROBES_AT_ONCE)
-        self._running: dict[str, Future[bool]] = {}
-        self._last: dict[str, float] = {}
+        self._probes: dict[str, _Probe] = {}
 
     def passed(self, container: Container, now: float) -> bool:
         """Whether the health check of a starting container has passed; starts another try when it hasn't."""
-        future = self._running.get(container.id)
-        if future is not None and future.done():
-            if future.result():
-                return True
-            del self._running[container.id]
-        if container.id not in self._running and now - self._last.get(container.id, -PROBE_SECONDS) >= PROBE_SECONDS:
-            self._last[container.id] = now
-            self._running[container.id] = self._pool.submit(self._probe, container)
+        probe = self._probes.get(container.id)
+        if probe is not None and probe.passed:
+            return True
+        # One that hangs is left to itself: it keeps neither another container nor its own from the next try.
+        pause = PROBE_SECONDS if probe is not None and probe.passed is False else PROBE_PATIENCE
+        at_work = sum(other.passed is None and now - other.started < PROBE_PATIENCE for other in self._probes.values())
+        if (probe is None or now - probe.started >= pause) and at_work < PROBES_AT_ONCE:
+            self._probes[container.id] = started = _Probe(now)
+            # Not of a pool: Python would wait at its end for a health check that hangs.
+            Thread(target=self._try, args=(container, started), daemon=True).start()
         return False
 
-    def _probe(self, container: Container) -> bool:
+    def _try(self, container: Container, probe: _Probe) -> None:
         kind, *rest = container.healthcheck
         command = ["/bin/sh", "-c", *rest] if kind == "CMD-SHELL" else rest
         try:
-            return self._engine.execute(container.id, command)[0] == 0
+            probe.passed = self._engine.execute(container.id, command)[0] == 0
         except DriftguardError:
             # The container went away between two looks; the next look says so.
-            return False
-
-    def close(self) -> None:
-        """Let go of probes that still run; they end with their containers."""
-        self._pool.shutdown(wait=False)
+            probe.passed = False
 
 
 class Watch:
@@ -107,23 +112,16 @@ class Watch:
     def wait(self) -> list[Failure]:
         """Wait until all are healthy and stable; returns the failures, empty for none."""
         started = time.monotonic()
-        try:
-            while True:
-                self._safe_point()
-                now = time.monotonic()
-                containers = self._look()
-                failures = self._failures(containers, now)
-                if failures:
-                    return failures
-                if self._all_stable(containers, now):
-                    return []
-                if now - started > self._wait_timeout:
-                    late = self._late(containers)
-                    if late:
-                        return late
-                time.sleep(POLL_SECONDS)  # the engine offers no way to await a health state
-        finally:
-            self._prober.close()
+        while True:
+            self._safe_point()
+            now = time.monotonic()
+            containers = self._look()
+            failures = self._failures(containers, now)
+            if not failures and now - started > self._wait_timeout:
+                failures = self._late(containers)
+            if failures or self._all_stable(containers, now):
+                return failures
+            time.sleep(POLL_SECONDS)  # the engine offers no way to await a health state
 
     def _look(self) -> list[Container]:
         found = (self._engine.container(container_id) for container_id in self._list_ids())
