@@ -64,10 +64,10 @@ class Prober:
         probe = self._probes.get(container.id)
         if probe is not None and probe.passed:
             return True
-        # One that hangs is left to itself: it keeps neither another container nor its own from the next try.
-        pause = PROBE_SECONDS if probe is not None and probe.passed is False else PROBE_PATIENCE
+        over = probe is None or (probe.passed is False and now - probe.started >= PROBE_SECONDS)
+        # One that hangs, until the engine's answer is given up, keeps no other container from its try.
         at_work = sum(other.passed is None and now - other.started < PROBE_PATIENCE for other in self._probes.values())
-        if (probe is None or now - probe.started >= pause) and at_work < PROBES_AT_ONCE:
+        if over and at_work < PROBES_AT_ONCE:
             self._probes[container.id] = started = _Probe(now)
             # Not of a pool: Python would wait at its end for a health check that hangs.
             Thread(target=self._try, args=(container, started), daemon=True).start()
