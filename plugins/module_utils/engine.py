@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import contextmanager
 from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
 
@@ -135,6 +136,15 @@ class Engine:
             except docker.errors.APIError as error:
                 if "already in progress" not in str(error):
                     raise
+
+    def last_exit_status(self, container_id: str, seconds: int) -> Optional[int]:
+        """How a container last ended within so many seconds: a restarted one no longer says it of itself."""
+        until = int(time.time()) + 1
+        filters = {"container": container_id, "event": "die"}
+        with _asking(f"events of container {container_id[:12]}"):
+            ends = list(self._client.events(since=until - seconds, until=until, filters=filters, decode=True))
+        status = str(ends[-1]["Actor"]["Attributes"].get("exitCode", "")) if ends else ""
+        return int(status) if status.isdigit() else None
 
     def logs(self, container_id: str, lines: int) -> list[str]:
         """The last lines a container wrote, undecodable bytes replaced; empty when it is gone."""

@@ -19,6 +19,7 @@ POLL_SECONDS = 0.25
 PROBE_SECONDS = 1.0
 PROBE_PATIENCE = 10.0
 LOG_LINES = 20
+EVENTS_SECONDS = 3600
 PROBES_AT_ONCE = 4
 
 
@@ -147,7 +148,7 @@ class Watch:
             watched = self._watched[container.id] = _Watched(container, now - uptime(container))
         first = watched.container
         if container.restart_count != first.restart_count or container.started_at != first.started_at:
-            return f"restarted (exit status {container.exit_code})"
+            return f"restarted (exit status {self._exit_status(container)})"
         if container.status != RUNNING:
             memory = ", out of memory" if container.oom_killed else ""
             return f"{container.status} with exit status {container.exit_code}{memory}"
@@ -186,9 +187,15 @@ class Watch:
         return failures
 
     def _failure(self, container: Container, reason: str) -> Failure:
-        return Failure(
-            container.service, container.name, reason, container.exit_code, self._engine.logs(container.id, LOG_LINES)
-        )
+        log = self._engine.logs(container.id, LOG_LINES)
+        return Failure(container.service, container.name, reason, self._exit_status(container), log)
+
+    def _exit_status(self, container: Container) -> int:
+        """Its last one; a container that runs again says 0 of itself, so the engine's events are asked."""
+        if container.status != RUNNING:
+            return container.exit_code
+        ended = self._engine.last_exit_status(container.id, EVENTS_SECONDS)
+        return container.exit_code if ended is None else ended
 
 
 def uptime(container: Container, now: Optional[datetime] = None) -> float:

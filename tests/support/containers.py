@@ -100,6 +100,7 @@ class FakeEngine:
         self.said: dict[str, list[str]] = {}
         self.version = version
         self.gone_after_listing: set[str] = set()
+        self.ended: dict[str, int] = {}
         self.stopped: list[tuple[str, int]] = []
         self.networks: set[str] = set()
         self.probes: dict[str, Any] = {}
@@ -127,6 +128,10 @@ class FakeEngine:
         """What differs."""
         self.asked.append(("changes", str(facts["Id"])))
         return list(self.differing.get(str(facts["Id"]), ()))
+
+    def last_exit_status(self, container_id: str, seconds: int) -> Optional[int]:
+        """How it last ended."""
+        return self.ended.get(container_id)
 
     def image(self, reference: str) -> Optional[dict[str, Any]]:
         """One image."""
