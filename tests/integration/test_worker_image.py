@@ -276,6 +276,7 @@ def test_runs_hardened_behind_the_guard(
     container = guarded(engine, stamped, redis_on_bridge, guard, healthcheck=health)
     wait_for_log(container, '"running"')
     assert "[version] Version check passed: " in log(container)
+    assert '"address": "0.0.0.0:8081"' in log(container)
     key = f"demo:worker:extractor:{short_id(container)}:version"
     with redis_on_bridge.client() as client:
         record = wait_until(lambda: client.hgetall(key), key)
@@ -289,7 +290,7 @@ def test_runs_hardened_behind_the_guard(
         wait_until(healthy, "the container to be healthy", 20)
         begun = time.monotonic()
         container.stop(timeout=20)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10, "half of the grace time, on however busy a machine"
         assert ended(container) == 0
         assert not client.exists(key)
     assert redis_on_bridge.password not in log(container)

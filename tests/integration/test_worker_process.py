@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -18,7 +20,15 @@ import pytest
 from support.redis_server import RedisServer, running_redis, wait_until
 from support.worker_process import SOURCE, running_worker
 
+from driftguard_worker import redis_options, runtime
+from driftguard_worker.errors import ExitStatus
+from driftguard_worker.identity import Identity
+from driftguard_worker.server import listen
+from driftguard_worker.settings import Settings
+
 SECRET = "hunter2-hunter2"
+# Half a second on an idle machine; what waits for Redis takes five.
+QUICKLY = 4.0
 
 
 def closed_port() -> int:
@@ -31,6 +41,9 @@ def test_serves_while_it_waits_for_redis_and_goes_on_when_it_is_there(redis_serv
     redis_server.stop()
     with running_worker({"REDIS_URL": redis_server.url}) as worker:
         worker.event("redis doesn't answer")
+        assert worker.event("starting")["address"].startswith("127.0.0.1:"), (
+            "nobody else's business outside a container"
+        )
         status, body = worker.health()
         assert (status, body["status"], body["state"]) == (503, "unavailable", "starting")
         assert body["redis"] == {"connected": False, "heartbeatAge": None}
@@ -38,6 +51,7 @@ def test_serves_while_it_waits_for_redis_and_goes_on_when_it_is_there(redis_serv
         worker.event("running")
         status, body = worker.health()
         assert (status, body["state"], body["workerId"]) == (200, "running", worker.member)
+        assert 'driftguard_worker_state{driftguard_worker_state="running"} 1.0' in worker.get("/metrics")[1]
         assert worker.stop() == 0
 
 
@@ -46,7 +60,7 @@ def test_waiting_worker_stops_at_once(redis_server: RedisServer) -> None:
         worker.event("redis doesn't answer")
         begun = time.monotonic()
         assert worker.stop() == 0
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < QUICKLY
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -56,7 +70,7 @@ def test_signal_ends_a_running_worker_quickly(redis_server: RedisServer, number:
         begun = time.monotonic()
         worker.send(number)
         assert worker.ended() == 0
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < QUICKLY
         assert worker.event("stopping")["signal"] == number.name
 
 
@@ -89,6 +103,66 @@ def test_stop_without_redis_says_that_the_registration_stays(redis_server: Redis
         assert worker.stop() == 75
         assert time.monotonic() - begun < 8, "the usual grace time is ten seconds"
         assert worker.event("not deregistered, the registration expires by itself")["found"] == "TimeoutError"
+
+
+def test_a_stop_never_takes_longer_than_its_limit(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(runtime, "_LEAVE_SECONDS", 0.2)
+    values = Settings(WORKER_TYPE="ocr", WORKER_FLEET="demo", REDIS_URL=redis_server.url)
+
+    async def run() -> tuple[ExitStatus, float]:
+        identity = Identity.of_this_process(values, tmp_path / "none")
+        options = redis_options.from_settings(values)
+        worker = runtime.Runtime(identity, options, listen("127.0.0.1", 0), time.monotonic())
+        running = asyncio.create_task(worker.run())
+        with redis_server.client() as client:
+            while not client.exists("demo:workers"):
+                await asyncio.sleep(0.02)
+        redis_server.pause()
+        begun = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await running, time.monotonic() - begun
+
+    status, seconds = asyncio.run(run())
+    assert status is ExitStatus.NOT_DEREGISTERED
+    assert seconds < 2, "Redis alone would hold it up for two seconds and more"
+
+
+@pytest.mark.parametrize(
+    ("part", "method", "fault", "told"),
+    [
+        ("registration import Registration", "announce", "fail", "ZeroDivisionError: sabotaged"),
+        ("registration import Registration", "announce", "tell", "ZeroDivisionError: ***"),
+        ("server import HttpServer", "serve", "end", "RuntimeError: a part of the worker ended by itself"),
+    ],
+)
+def test_a_mistake_in_a_part_ends_the_worker_in_one_line(
+    redis_server: RedisServer, part: str, method: str, fault: str, told: str
+) -> None:
+    script = f"""
+import sys
+async def fail(*_, **__): raise ZeroDivisionError("sabotaged")
+async def tell(self, *_): raise ZeroDivisionError(self._client.connection_pool.connection_kwargs["password"])
+async def end(*_, **__): return None
+from driftguard_worker.{part} as part
+part.{method} = {fault}
+from driftguard_worker.cli import main
+sys.exit(main())
+"""
+    values = {"REDIS_URL": redis_server.url, "PYTHONPATH": str(SOURCE), "HEALTH_PORT": "0"}
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**values, "WORKER_TYPE": "ocr", "WORKER_FLEET": "demo"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (found.returncode, found.stderr) == (70, "")
+    line = json.loads(found.stdout.splitlines()[-1])
+    assert (line["event"], line["exit_status"], line["error"]) == ("internal error", 70, told)
+    assert_clean(found.stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
