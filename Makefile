@@ -36,13 +36,14 @@ lint: ## All linters (ONLY="ruff mypy" for some of them)
 	@tools/setup lint
 	@$(PYTHON_TOOL) tools.lint $(ONLY)
 
-.PHONY: unit contract meta integration molecule
+.PHONY: unit contract meta integration engine molecule
 unit: ## Tests of functions, without engine
 contract: ## Tests that hold every side to files/guard/contract.json
 meta: ## Tests about this repository
 integration: ## Tests against the real Docker Engine and the real Redis
+engine: ## Tests that kill the engine, with nothing beside them
 molecule: ## The default molecule scenario: deploy, idempotence, assertions
-unit contract meta integration molecule:
+unit contract meta integration engine molecule:
 	@tools/setup test
 	@$(RUN_STAGES) $@
 

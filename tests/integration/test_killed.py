@@ -113,7 +113,7 @@ def test_interrupted_runs_leave_nothing_working(fleet: Fleet, sign: signal.Signa
     converges(fleet)
 
 
-@pytest.mark.last
+@pytest.mark.alone
 def test_the_engine_killed_in_mid_recreate(fleet: Fleet) -> None:
     """kill -9 of the engine: the workers live on, the run fails clearly, and the next one converges."""
     fleet.deploy().must_pass()
