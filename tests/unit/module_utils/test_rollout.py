@@ -1,0 +1,196 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""worker_rollout on one host, up to where compose would be called: what it plans, refuses, predicts and says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult, Result
+from ansible_collections.driftguard.workers.plugins.module_utils.revisions import Revisions, release_json
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout import Rollout
+from support.containers import CONTAINER_ID, IMAGE_ID, RELEASE_ID, SHA, FakeEngine, image, inspected
+from support.release_data import release_data
+
+SERVICE: dict[str, Any] = {
+    "variant": "base", "replicas": 1, "image": IMAGE_ID, "spec": "spec1", "grace": 30, "memory": 2**26,
+    "networks": ["common"], "paths": []}
+DESIRED = {"release": release_data(), "services": {"extractor": SERVICE}}
+PREDICTED = {
+    "release": {"release_id": RELEASE_ID, "sha": SHA},
+    "services": {"extractor": {**SERVICE, "image": None, "spec": None}}
+}
+
+
+class Host:
+    """A host with revision 7 on disk, and an engine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.revisions = Revisions(root / "demo")
+        self.write(7, DESIRED["services"])
+        self.engine = FakeEngine([inspected()], [image()])
+        self.engine.networks = {"common"}
+        self.options: dict[str, Any] = {
+            "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,
+            "services": [], "prune": "none", "generation": 9, "run": "me", "wait_timeout": 0.1, "stabilize": 0.0,
+            "lock_wait": 1.0}
+
+    def write(self, number: int, services: dict[str, Any]) -> None:
+        self.revisions.write(number, "# compose\n", release_json(release_data(), services))
+
+    def rollout(self, check_mode: bool = False, **options: Any) -> Result:
+        engine: Any = self.engine
+        return Rollout(engine, {**self.options, **options}, check_mode).run()
+
+    def refused(self, check_mode: bool = False, **options: Any) -> DriftguardError:
+        """The error; no container was touched."""
+        before = dict(self.engine.containers)
+        with pytest.raises(DriftguardError) as error:
+            self.rollout(check_mode, **options)
+        assert (self.engine.containers, self.engine.stopped) == (before, [])
+        return error.value
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_right_host_is_left_alone(host: Host, check_mode: bool) -> None:
+    result = host.rollout(check_mode)
+    assert (result.changed, result.after, result.values["moved"]) == (False, "", False)
+    assert result.values["steps"] == [{
+        "action": "keep", "service": "extractor", "reason": "as wanted", "container": "demo-workers-extractor-1",
+        "id": "c" * 12}]
+    assert (result.values["revision"], result.values["previous"]) == (7, None)
+    assert result.values["release"] == {"release_id": RELEASE_ID, "sha": SHA}
+    assert set(result.values["durations"]) == (set() if check_mode else {"recreate", "stabilize"})
+
+
+def test_check_mode_says_what_would_happen_and_leaves_no_trace(host: Host, tmp_path: Path) -> None:
+    host.engine.containers[CONTAINER_ID]["HostConfig"]["Memory"] = 1
+    before = sorted(tmp_path.rglob("*"))
+    result = host.rollout(True)
+    assert result.changed
+    assert result.after == "demo-workers-extractor-1: recreate (memory limit is 1 bytes, not 67108864)\n"
+    assert result.before == "demo-workers-extractor-1\n"
+    assert (sorted(tmp_path.rglob("*")), host.engine.stopped) == (before, [])
+
+
+def test_a_prediction_needs_no_revision_on_disk(host: Host) -> None:
+    result = host.rollout(True, revision="99", desired=DESIRED)
+    assert (result.changed, result.values["revision"]) == (False, 99)
+    not_built = host.rollout(True, revision="99", desired=PREDICTED)
+    assert [step["reason"] for step in not_built.values["steps"]] == ["STALE: new release, not built yet"]
+    assert not_built.values["release"] is None
+
+
+@pytest.mark.parametrize(("revision", "desired"), [
+    ("current", DESIRED), ("", DESIRED), ("7", {"release": {}}), ("7", {"services": {}}),
+    ("7", {**DESIRED, "release": "x"}),
+    ("7", {**DESIRED, "services": ["x"]}), ("7", {**DESIRED, "services": {"extractor": {"replicas": 1}}}),
+    ("7", {**DESIRED, "services": {"extractor": {**SERVICE, "replicas": "many"}}}),
+])
+def test_a_prediction_that_is_none_is_refused(host: Host, revision: str, desired: Any) -> None:
+    assert "options desired and revision" in str(host.refused(True, revision=revision, desired=desired))
+
+
+def test_a_run_reads_the_revision_and_never_the_prediction(host: Host) -> None:
+    assert "revision 99" in str(host.refused(revision="99", desired=DESIRED))
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_containers_that_nobody_asked_for_are_an_error(host: Host, check_mode: bool) -> None:
+    host.engine.containers["e" * 64] = inspected("e" * 64, project="elsewhere")
+    error = host.refused(check_mode)
+    assert "elsewhere-extractor-1 (of project elsewhere)" in error.found
+    assert isinstance(error, FailedResult)
+    assert [step["container"] for step in error.values["extras"]] == ["elsewhere-extractor-1"]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_network_or_path_that_is_missing_is_named_before_anything_stops(
+    host: Host, tmp_path: Path, check_mode: bool,
+) -> None:
+    host.engine.networks.clear()
+    assert "network common to be there" in str(host.refused(check_mode))
+    host.engine.networks.add("common")
+    lacking = tmp_path / "lacking"
+    host.write(8, {"extractor": {**SERVICE, "paths": [str(tmp_path), str(lacking)]}})
+    assert f"path {lacking} to be there" in str(host.refused(check_mode, revision="8"))
+    lacking.mkdir()
+    assert host.rollout(check_mode, revision="8")
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_an_image_that_is_missing_is_named_before_anything_stops(host: Host, check_mode: bool) -> None:
+    host.engine.image_list.clear()
+    assert f"variant base of release {RELEASE_ID}" in str(host.refused(check_mode))
+
+
+def test_named_services_may_leave_nothing_else_to_do(host: Host) -> None:
+    host.write(8, {"extractor": SERVICE, "ocr": SERVICE})
+    error = host.refused(True, revision="8", services=["extractor"])
+    assert "ocr: create (missing)" in error.found
+    assert host.rollout(True, revision="8", services=["extractor", "ocr"]).changed
+    assert "services that are placed" in host.refused(True, services=["nobody"]).expected
+
+
+@pytest.mark.parametrize("option", ["wait_timeout", "stabilize", "lock_wait"])
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e9])
+def test_seconds_that_no_one_can_wait(host: Host, option: str, seconds: float) -> None:
+    assert f"option {option}" in str(host.refused(False, **{option: seconds}))
+
+
+def test_an_overtaken_deployment_touches_nothing(host: Host) -> None:
+    host.rollout(generation=9)
+    host.engine.containers[CONTAINER_ID]["HostConfig"]["Memory"] = 1
+    assert "number 9 was there" in host.refused(generation=8).found
+
+
+def test_a_failure_says_why_and_hides_secrets(host: Host) -> None:
+    secrets = host.root / "demo" / "secrets" / "10001"
+    secrets.mkdir(parents=True)
+    (secrets / "token").write_text("s3cret-token\n")
+    host.engine.containers[CONTAINER_ID]["State"]["Health"]["Status"] = "starting"
+    host.engine.probes[CONTAINER_ID] = 1
+    host.engine.said[CONTAINER_ID] = [f"line {number}" for number in range(20)] + ["\x1b[31mtoken=s3cret-token"]
+    with pytest.raises(FailedResult) as error:
+        host.rollout()
+    assert error.value.subject == "service extractor on host1, container demo-workers-extractor-1"
+    assert "it said: line 16 | line 17 | line 18 | line 19 | ?[31mtoken=********" in error.value.found
+    assert error.value.changed is False
+    failure = error.value.values["failures"][0]
+    assert (failure["reason"], failure["log"][-1]) == (
+        "not healthy within 0.1 s (still starting)", "?[31mtoken=********")
+    assert "s3cret" not in json.dumps(error.value.values) + str(error.value)
+
+
+def test_settling_moves_current_once(host: Host) -> None:
+    predicted = host.rollout(True, state="settled")
+    assert (predicted.changed, host.revisions.current()) == (True, None)
+    assert host.rollout(state="settled").changed
+    assert host.revisions.current() == 7
+    for check_mode in (True, False):
+        assert not host.rollout(check_mode, state="settled").changed
+
+
+@pytest.mark.parametrize("project", ["demo-workers", "elsewhere"])
+def test_taking_the_fleet_off_is_predicted_and_spares_other_projects(host: Host, project: str) -> None:
+    host.engine.containers["e" * 64] = inspected("e" * 64, "ocr", project=project)
+    result = host.rollout(True, state="absent")
+    names = [step["container"] for step in result.values["steps"] if step["action"] == "remove"]
+    assert names == ["demo-workers-extractor-1", *(["demo-workers-ocr-1"] if project == "demo-workers" else [])]
+    assert host.engine.stopped == []
+
+
+def test_a_fleet_that_is_off_stays_off(host: Host) -> None:
+    host.engine.containers.clear()
+    assert not host.rollout(state="absent").changed
