@@ -20,7 +20,16 @@ from typing import Any, Iterable, Sequence
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 
 from .engine import docker
-from .owned import HOST_PLACES, LOCAL_IMAGES, MACHINE_PLACES, Owner, Thing, foreign_fleets, own_labels
+from .owned import (
+    EMPTY_PARENTS,
+    HOST_PLACES,
+    LOCAL_IMAGES,
+    MACHINE_PLACES,
+    Owner,
+    Thing,
+    foreign_fleets,
+    own_labels,
+)
 from .paths import COLLECTIONS, ROOT
 from .processes import as_root
 from .steps import report
@@ -68,6 +77,9 @@ def _clean(owner: Owner, command: Sequence[str]) -> list[str]:
     shared = [] if others or owner.only else [Path(place) for place in MACHINE_PLACES]
     left = [line for thing in things if owner.has(thing) for line in _clean_thing(command, thing, others)]
     left += _remove_paths([*_fleet_paths(owner), *shared])
+    for parent in map(Path, EMPTY_PARENTS):
+        if parent.is_dir() and not any(parent.iterdir()):
+            left += _remove_paths([parent])
     return left if owner.only else [*left, *_remove_paths(_checkout_paths())]
 
 

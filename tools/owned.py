@@ -27,6 +27,8 @@ MARKS = (MADE_FOR, TEST)
 LOCAL_IMAGES = "driftguard.local/"
 HOST_PLACES = (names.HOST_ROOT + "/{}", "/etc/driftguard/redis/{}-redis")
 MACHINE_PLACES = ("/var/cache/driftguard",)
+#: In this order; each goes when nothing is left in it.
+EMPTY_PARENTS = (names.HOST_ROOT, "/etc/driftguard/redis", "/etc/driftguard")
 
 
 @dataclass(frozen=True)
