@@ -77,9 +77,8 @@ def _clean(owner: Owner, command: Sequence[str]) -> list[str]:
     shared = [] if others or owner.only else [Path(place) for place in MACHINE_PLACES]
     left = [line for thing in things if owner.has(thing) for line in _clean_thing(command, thing, others)]
     left += _remove_paths([*_fleet_paths(owner), *shared])
-    for parent in map(Path, EMPTY_PARENTS):
-        if parent.is_dir() and not any(parent.iterdir()):
-            left += _remove_paths([parent])
+    for parent in (Path(place) for place in EMPTY_PARENTS if Path(place).is_dir()):
+        _run(as_root(["rmdir", "--ignore-fail-on-non-empty", str(parent)]))  # never what somebody put there meanwhile
     return left if owner.only else [*left, *_remove_paths(_checkout_paths())]
 
 
