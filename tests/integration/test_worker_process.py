@@ -208,6 +208,21 @@ def test_unhealthy_once_the_registration_may_have_expired(redis_server: RedisSer
         wait_until(lambda: worker.health()[0] == 200, "/health to answer 200", 12)
 
 
+def test_idle_worker_sleeps(redis_server: RedisServer) -> None:
+    with running_worker({"REDIS_URL": redis_server.url}) as worker:
+        worker.event("running")
+        worker.health()
+        before = context_switches(worker.process.pid)
+        time.sleep(3)  # the measure itself: what happens in three seconds without any reason
+        assert context_switches(worker.process.pid) - before < 15
+
+
+def context_switches(pid: int) -> int:
+    """How often a process has gone to sleep."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
 def test_health_check_agrees(redis_server: RedisServer) -> None:
     with running_worker({"REDIS_URL": redis_server.url}) as worker:
         worker.event("running")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import contextmanager
 from typing import Iterator
@@ -42,7 +43,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn as a part of the worker: the worker handles signals and logs."""
+    """uvicorn as a part of the worker: the worker handles signals and logs. Must be made in the running event loop."""
 
     def __init__(self, application: Starlette) -> None:
         super().__init__(
@@ -55,18 +56,25 @@ class HttpServer(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
+                date_header=False,
                 timeout_graceful_shutdown=1,
             )
         )
+        self._stopped = asyncio.Event()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave SIGTERM and SIGINT to the worker, which drains before it stops serving."""
         yield
 
+    async def main_loop(self) -> None:
+        """Wait for :meth:`stop`. uvicorn's own loop wakes ten times a second, for dates and limits not used here."""
+        await self._stopped.wait()
+
     def stop(self) -> None:
         """Let ``serve`` end."""
         self.should_exit = True
+        self._stopped.set()
 
 
 def _unavailable(host: str, port: int, error: OSError) -> WorkerError:
