@@ -65,6 +65,13 @@ def test_equal_defaults_pass() -> None:
     assert list(roles.spec_differences({"r_a": 1}, {"main": {"r_a": OPTION, "r_b": required}})) == []
 
 
+def test_a_default_that_depends_on_others_is_told_by_its_description() -> None:
+    described = {"r_a": {"description": "what r_b is"}}
+    assert list(roles.spec_differences({"r_a": ["{{ r_b }}"]}, {"main": described})) == []
+    assert list(roles.spec_differences({"r_a": ["r_b"]}, {"main": described})) == [
+        "argument_specs.main.r_a: default None, really ['r_b']"]
+
+
 def test_missing_parts_are_found(tmp_path: Path) -> None:
     assert len(roles.missing_parts(tmp_path)) == len(roles.PARTS)
 

@@ -53,10 +53,15 @@ def _option_difference(where: str, name: str, option: Mapping[str, Any], default
     if option.get("required"):
         if name in defaults:
             yield f"{where}: required, yet it has a default"
-    elif name in defaults and option.get("default") != defaults[name]:
+    elif name in defaults and option.get("default") != defaults[name] and not _is_template(defaults[name]):
         yield f"{where}: default {option.get('default')!r}, really {defaults[name]!r}"
     elif name not in defaults and "default" in option:
         yield f"{where}: default {option['default']!r}, but defaults/main.yml has none"
+
+
+def _is_template(value: Any) -> bool:
+    """Whether a default depends on other variables; then its description says what it comes to."""
+    return "{{" in repr(value)
 
 
 def badly_named(role: str, names_of: Mapping[str, Any], public: bool) -> list[str]:
