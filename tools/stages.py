@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -14,6 +15,9 @@ from .paths import BUILD, CACHE, COLLECTIONS, PYTHON, VENV
 from .processes import as_root, tool_environment
 
 MINUTE = 60.0
+# Molecule's own place is the same for checkouts of the same name, and after a run that was stopped it still believes
+# that everything is there. Here each run starts without.
+MOLECULE_STATE = CACHE / "molecule-state"
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,10 @@ def prepared(stage: Stage, results: Path) -> tuple[list[str], dict[str, str]]:
     :raises DriftguardError: it needs root and this user can't become root.
     """
     command = [part.format(results=results) for part in stage.command]
-    environment = {**tool_environment(), "MOLECULE_GLOB": "molecule/*/molecule.yml"}
+    shutil.rmtree(MOLECULE_STATE, ignore_errors=True)
+    environment = {
+        **tool_environment(), "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1", "MOLECULE_GLOB": "molecule/*/molecule.yml",
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(MOLECULE_STATE)}
     return (as_root(command, environment) if stage.root else command), environment
 
 

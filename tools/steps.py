@@ -107,8 +107,12 @@ def must(arguments: Sequence[str], log: IO[bytes], remedy: str) -> None:
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
     """The last lines of a log, indented."""
-    said = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-    return "\n".join(f"    | {line}" for line in said)
+    return "\n".join(f"    | {line}" for line in log_lines(log)[-lines:])
+
+
+def log_lines(log: Path) -> list[str]:
+    """All lines of a log."""
+    return log.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 @contextmanager

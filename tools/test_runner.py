@@ -18,7 +18,7 @@ from . import junit
 from .paths import LOGS
 from .processes import OUT_OF_TIME, STOPPING, end_of, run_visible, side_by_side, started, termination_as_interrupt
 from .stages import GROUPS, STAGES, Stage, give_back, prepared
-from .steps import report, tail
+from .steps import TAIL_LINES, log_lines, report
 from .summary import Outcome, failures, table
 
 HEARTBEAT = 60.0
@@ -32,7 +32,9 @@ def run(stage: Stage) -> Outcome:
     results.unlink(missing_ok=True)
     try:
         status = _follow(stage, log, results)
-        cases = [*junit.read(results), *_exit_status(stage, status, log)]
+        cases = junit.read(results)
+        if stage.counted or not any(case.outcome == "failed" for case in cases):
+            cases += _exit_status(stage, status, log)
     except DriftguardError as error:
         cases = [junit.Case(stage.name, "failed", 0.0, str(error))]
     outcome = Outcome(stage.name, cases or [_nothing(stage)], time.monotonic() - before, log)
@@ -51,7 +53,7 @@ def _follow(stage: Stage, log: Path, results: Path) -> int:
             status = end_of(process, min(HEARTBEAT, left))
             if status is not None:
                 return status
-            print(f"{stage.name:<14}{tail(log, 1).strip(' |')[:100]}", flush=True)
+            print(f"{stage.name:<14}{''.join(log_lines(log)[-1:])[:100]}", flush=True)
     return OUT_OF_TIME
 
 
@@ -60,7 +62,14 @@ def _exit_status(stage: Stage, status: int, log: Path) -> list[junit.Case]:
     if status == 0:
         return [junit.Case(stage.counted, "passed")] if stage.counted else []
     reason = f"stopped after {stage.time_limit:g} s" if status == OUT_OF_TIME else f"exit status {status}"
-    return [junit.Case(stage.counted or "exit status", "failed", 0.0, f"{tail(log)}\n{reason}")]
+    return [junit.Case(stage.counted or "exit status", "failed", 0.0, "\n".join([*_telling(log), reason]))]
+
+
+def _telling(log: Path) -> list[str]:
+    """The lines that say why: from Ansible's first error on, as what follows it is cleaning up; else the last ones."""
+    lines = log_lines(log)
+    first = next((number for number, line in enumerate(lines) if "[ERROR]" in line), len(lines) - TAIL_LINES)
+    return lines[max(first, 0):][:TAIL_LINES]
 
 
 def _nothing(stage: Stage) -> junit.Case:
