@@ -6,18 +6,25 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from .owned import LOCAL_IMAGES, MADE_FOR
 from .paths import DEMO_INVENTORY, ROOT, VENV
-from .processes import as_root, output_of
+from .processes import as_root, output_of, side_by_side
 from .steps import Step, digest, must
 
 PLAYBOOKS = ROOT / "playbooks"
 MADE_BY = (
     PLAYBOOKS / "bootstrap.yml", PLAYBOOKS / "require_hosts.yml", DEMO_INVENTORY,
     *(ROOT / "roles" / role for role in ("docker_host", "base_image", "redis")))
+QUESTIONS = (
+    ("compose", "version"),
+    ("buildx", "version"),
+    ("image", "ls", "--quiet", f"{LOCAL_IMAGES}base"),
+    ("ps", "--quiet", "--filter", f"label={MADE_FOR}={DEMO_INVENTORY.name}"),
+)
 SOCKETS = (Path("/run/docker.sock"), Path("/var/run/docker.sock"))
 
 
@@ -46,12 +53,8 @@ def docker() -> list[str]:
 def is_ready() -> bool:
     """Whether an engine answers, the client has its plugins, and base image and demo's Redis are there."""
     command = docker()
-    return bool(command) and all(
-        output_of([*command, *question])
-        for question in (
-            ("compose", "version"), ("buildx", "version"),
-            ("image", "ls", "--quiet", f"{LOCAL_IMAGES}base"),
-            ("ps", "--quiet", "--filter", f"label={MADE_FOR}={DEMO_INVENTORY.name}")))
+    asked = [partial(output_of, [*command, *question]) for question in QUESTIONS]
+    return bool(command) and all(side_by_side(asked, len(asked)))
 
 
 def _answers(command: list[str]) -> bool:

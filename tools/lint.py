@@ -18,7 +18,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.errors import D
 from . import junit, sanity
 from .paths import LOGS, PYTHON, ROOT, VENV
 from .processes import output_of, run_logged, side_by_side, termination_as_interrupt
-from .steps import report
+from .steps import report, require_known
 
 PLUGINS = ".collections/ansible_collections/driftguard/workers/plugins"
 TYPED = (PLUGINS, "tools", "tests", "files/guard", "files/worker/src", "molecule")
@@ -90,13 +90,19 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     try:
         with termination_as_interrupt():
-            cases = _run_all([check for check in checks() if not arguments or check.name in arguments])
+            cases = _run_all(_chosen(arguments))
     except DriftguardError as error:
         report(error)
         return 1
     if target is not None:
         junit.write(target, "lint", cases)
     return 1 if any(case.outcome == "failed" for case in cases) else 0
+
+
+def _chosen(names: list[str]) -> list[Check]:
+    known = checks()
+    require_known("linter", names, [check.name for check in known])
+    return [check for check in known if not names or check.name in names]
 
 
 def _run_all(chosen: list[Check]) -> list[junit.Case]:

@@ -124,6 +124,16 @@ def _one_at_a_time() -> Iterator[None]:
         yield
 
 
+def require_known(what: str, asked: Sequence[str], known: Sequence[str]) -> None:
+    """Refuse names that mean nothing: what runs nothing must not look as if all was well.
+
+    :raises DriftguardError: one of them is not known.
+    """
+    for name in asked:
+        if name not in known:
+            raise DriftguardError(what, f"one of {', '.join(known)}", name, "correct the name")
+
+
 def report(error: DriftguardError) -> None:
     """Tell a person what failed and what to do."""
     lines = (

@@ -18,7 +18,7 @@ from . import junit
 from .paths import LOGS
 from .processes import OUT_OF_TIME, STOPPING, end_of, run_visible, side_by_side, started, termination_as_interrupt
 from .stages import GROUPS, STAGES, Stage, give_back, prepared
-from .steps import TAIL_LINES, log_lines, report
+from .steps import TAIL_LINES, log_lines, report, require_known
 from .summary import Outcome, failures, table
 
 HEARTBEAT = 60.0
@@ -95,6 +95,7 @@ def main() -> int:
     LOGS.mkdir(parents=True, exist_ok=True)
     before = time.monotonic()
     try:
+        require_known("stage", wanted, list(STAGES))
         with termination_as_interrupt():
             outcomes = _run_groups(wanted)
     except KeyboardInterrupt:

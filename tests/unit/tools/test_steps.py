@@ -147,6 +147,12 @@ def test_a_program_that_is_missing_is_a_failure_with_a_remedy(tmp_path: Path) ->
     assert "no-such-program" in str(caught.value)
 
 
+def test_a_name_that_means_nothing_is_refused() -> None:
+    steps.require_known("stage", ["a"], ["a", "b"])
+    with pytest.raises(DriftguardError, match="one of a, b; found c"):
+        steps.require_known("stage", ["a", "c"], ["a", "b"])
+
+
 def test_questions_without_an_answer() -> None:
     assert output_of(["no-such-program"]) is None
     assert output_of([sys.executable, "-c", "import sys; print('x'); sys.exit(3)"]) is None
