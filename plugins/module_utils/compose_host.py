@@ -157,4 +157,3 @@ def _images(fleet: str, services: Mapping[str, Service], release: Optional[Relea
                 service.variant, "mend the variant, or add it to worker_image_variants")
     used = {service.variant for service in services.values()}
     return {name: image for name, image in release.variants.items() if name in used}
-

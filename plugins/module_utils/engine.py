@@ -234,7 +234,7 @@ class Engine:
 
 
 def _upper_paths(facts: Mapping[str, Any]) -> Optional[list[str]]:
-    """Paths in a container's writable layer; None where it can't be read whole (another driver or machine, no right)."""
+    """Paths in a container's writable layer; None where it can't be read whole (another driver, no right)."""
     driver = facts.get("GraphDriver") or {}
     upper = str((driver.get("Data") or {}).get("UpperDir") or "")
     if driver.get("Name") != "overlay2" or not os.path.isdir(upper):

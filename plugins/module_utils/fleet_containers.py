@@ -93,7 +93,7 @@ class Container:
     @property
     def half_made(self) -> bool:
         """Whether a compose that was killed in mid-recreate left it: named ``<12 hex>_<name>``."""
-        prefix, _, rest = self.name.partition("_")
+        prefix, _mark, rest = self.name.partition("_")
         return bool(rest) and len(prefix) == 12 and all(letter in "0123456789abcdef" for letter in prefix)
 
     @property
@@ -189,7 +189,7 @@ def _images_of(engine: Engine, repositories: set[str]) -> set[str]:
 
 def _repository(reference: str) -> str:
     name = reference.split("@", 1)[0]
-    head, _, tail = name.rpartition(":")
+    head, _colon, tail = name.rpartition(":")
     # A colon before a slash is a registry's port.
     plain = head if head and "/" not in tail else name
     # The engine shows images of the public hub without its name.
@@ -198,4 +198,4 @@ def _repository(reference: str) -> str:
 
 def _environment(lines: Optional[Iterable[str]]) -> dict[str, str]:
     pairs = (line.partition("=") for line in lines or ())
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, _sign, value in pairs}

@@ -45,7 +45,7 @@ class Problems:
         if len(self._found) == 1:
             raise DriftguardError(*self._found[0])
         listed = self._found[:SHOWN_PROBLEMS]
-        rest = "; ".join(f"{subject}: expected {expected}; found {found}" for subject, expected, found, _ in listed)
+        rest = "; ".join(f"{row[0]}: expected {row[1]}; found {row[2]}" for row in listed)
         more = f"; and {len(self._found) - len(listed)} more" if len(self._found) > len(listed) else ""
         raise DriftguardError(
             f"fleet spec, {len(self._found)} problems", "a valid fleet spec", rest + more,

@@ -126,7 +126,8 @@ def _hold_to_checks(engine: ImageEngine, states: Mapping[str, State], check_mode
 
 
 def _name(engine: ImageEngine, state: State, timeout: int) -> State:
-    assert state.found is not None
+    if state.found is None:
+        return state
     for tag in state.to_tag():
         repository, _colon, name = tag.rpartition(":")
         engine.tag(state.found.id, repository, name)

@@ -24,7 +24,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 from .engine import Engine
 from .errors import DriftguardError
@@ -41,7 +41,7 @@ from .rollout_wait import Failure, Watch
 from .untrusted import check_seconds
 from .verdicts import Wanted
 
-Times = dict[str, float]
+Times = Dict[str, float]
 NO_LOCK = -1  # check mode looks without holding anything
 
 

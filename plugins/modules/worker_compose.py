@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - Writes C(compose.yml) and C(release.json) of a revision below C(<root>/<fleet>/revisions/), whole or not at all.
   - Images are named by digest or id, every service has limits, the guard as its entrypoint, a read-only root, no
-    capabilities, C(restart: always) and C(pull_policy: never).
+    capabilities, restart policy V(always) and pull policy V(never).
   - Equal input gives equal bytes. A revision with the same content is found again instead of written twice.
   - Secrets become files that belong to the image's user. A changed secret changes a keyed mark in the service's spec
     hash, so that its containers are recreated.
@@ -70,7 +70,7 @@ requirements:
   - docker (Python library)
   - PyYAML
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

@@ -78,7 +78,7 @@ options:
       - Where the record is written. Only for O(state=written).
     type: path
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

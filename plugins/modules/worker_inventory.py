@@ -60,7 +60,7 @@ options:
     type: bool
     default: false
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

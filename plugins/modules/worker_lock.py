@@ -80,7 +80,7 @@ requirements:
 seealso:
   - module: driftguard.workers.worker_release
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

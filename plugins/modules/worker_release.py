@@ -117,7 +117,7 @@ seealso:
   - module: driftguard.workers.worker_lock
   - module: driftguard.workers.worker_rollout
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

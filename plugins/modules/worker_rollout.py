@@ -95,7 +95,7 @@ requirements:
   - docker (Python library)
   - Docker Compose v2
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

@@ -66,7 +66,7 @@ requirements:
   - docker (Python library)
   - redis (Python library)
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

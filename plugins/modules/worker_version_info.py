@@ -26,7 +26,7 @@ attributes:
 requirements:
   - redis (Python library)
 author:
-  - driftguard.workers contributors
+  - driftguard.workers contributors (@driftguard)
 """
 
 EXAMPLES = r"""

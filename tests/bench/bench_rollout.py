@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
-
 from support.fleet import PROJECT, Fleet, FleetRedis
 
 SERVICES: dict[str, Any] = {f"service-{number:02}": None for number in range(1, 15)}
@@ -31,7 +30,8 @@ BY_HAND = """
   gather_facts: false
   tasks:
     - ansible.builtin.template: {src: "%(template)s", dest: "%(target)s/compose.yml", mode: "0600"}
-    - community.docker.docker_compose_v2: {project_src: "%(target)s", project_name: "%(project)s", recreate: always, wait: true}
+    - community.docker.docker_compose_v2:
+        {project_src: "%(target)s", project_name: "%(project)s", recreate: always, wait: true}
     - ansible.builtin.command:
         argv: [redis-cli, -p, "%(port)s", --no-auth-warning, HGET, "%(fleet)s:worker:{{ item }}:version", gitSha]
       environment: {REDISCLI_AUTH: "%(password)s"}
@@ -72,19 +72,24 @@ def report(title: str, found: dict[str, float], goal: str) -> None:
 def compose(fleet: Fleet, *arguments: str) -> None:
     """Raw compose on the same file."""
     file = (fleet.root / fleet.name / "current" / "compose.yml").resolve()
-    subprocess.run(["docker", "compose", "-p", fleet.project, "-f", str(file), *arguments], check=True, capture_output=True)
+    subprocess.run(
+        ["docker", "compose", "-p", fleet.project, "-f", str(file), *arguments], check=True, capture_output=True
+    )
 
 
 def test_rollout_against_raw_compose(large: Fleet) -> None:
     """Every container recreated, healthy, registered and proved, against recreated and nothing else."""
+
     def rolled_out() -> None:
         large.heal(services=list(SERVICES), stabilize=0.0)
         large.prove(timeout=20.0).must_pass()
 
-    found = medians({
-        "docker compose up -d --force-recreate": lambda: compose(large, "up", "-d", "--force-recreate"),
-        "worker_rollout and worker_version_assert": rolled_out,
-    })
+    found = medians(
+        {
+            "docker compose up -d --force-recreate": lambda: compose(large, "up", "-d", "--force-recreate"),
+            "worker_rollout and worker_version_assert": rolled_out,
+        }
+    )
     ratio = found["worker_rollout and worker_version_assert"] / found["docker compose up -d --force-recreate"]
     report("Rollout of 14 services", found, f"ratio at most {ROLLOUT_GOAL}")
     print(f"  ratio {ratio:.2f}")
@@ -93,7 +98,14 @@ def test_rollout_against_raw_compose(large: Fleet) -> None:
 def test_noop_of_a_host(large: Fleet) -> None:
     """Module time of a run that has nothing to do."""
     large.heal(stabilize=0.0)
-    found = medians({"worker_rollout and worker_version_assert, no-op": lambda: (large.heal(stabilize=0.0), large.prove().must_pass())})
+    found = medians(
+        {
+            "worker_rollout and worker_version_assert, no-op": lambda: (
+                large.heal(stabilize=0.0),
+                large.prove().must_pass(),
+            )
+        }
+    )
     report("No-op of a host with 14 services", found, f"at most {NOOP_GOAL_SECONDS} s")
 
 
@@ -104,19 +116,37 @@ def test_deploy_against_a_playbook_by_hand(large: Fleet, tmp_path: Path) -> None
     target.mkdir()
     template.write_text("{% raw %}" + source + "{% endraw %}")
     playbook = tmp_path / "by_hand.yml"
-    playbook.write_text(BY_HAND % {
-        "template": template, "target": target, "project": large.project, "port": large.redis.port, "fleet": large.name,
-        "password": large.redis.password, "services": list(SERVICES)})
+    playbook.write_text(
+        BY_HAND
+        % {
+            "template": template,
+            "target": target,
+            "project": large.project,
+            "port": large.redis.port,
+            "fleet": large.name,
+            "password": large.redis.password,
+            "services": list(SERVICES),
+        }
+    )
     environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg")}
 
     def by_hand() -> None:
         subprocess.run(
             [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(large.inventory()), str(playbook)],
-            check=True, capture_output=True, cwd=PROJECT, env=environment)
+            check=True,
+            capture_output=True,
+            cwd=PROJECT,
+            env=environment,
+        )
 
-    found = medians({
-        "playbook by hand": by_hand,
-        "deploy-workers.yml": lambda: large.deploy("-e", "worker_stabilize=0", "-e", f"worker_services={','.join(SERVICES)}").must_pass(),
-    }, rounds=3)
+    found = medians(
+        {
+            "playbook by hand": by_hand,
+            "deploy-workers.yml": lambda: large.deploy(
+                "-e", "worker_stabilize=0", "-e", f"worker_services={','.join(SERVICES)}"
+            ).must_pass(),
+        },
+        rounds=3,
+    )
     report("A deploy that recreates 14 services", found, "faster than by hand")
     print(f"  ratio {found['deploy-workers.yml'] / found['playbook by hand']:.2f}")

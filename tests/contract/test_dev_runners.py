@@ -10,12 +10,14 @@ from pathlib import Path
 
 from ansible_collections.driftguard.workers.plugins.module_utils import dev_runners
 
-CONTRACT = json.loads((Path(__file__).resolve().parents[2] / "files" / "guard" / "contract.json").read_text())["devRunners"]
+CONTRACT = json.loads((Path(__file__).resolve().parents[2] / "files" / "guard" / "contract.json").read_text())[
+    "devRunners"
+]
 
 
 def test_names_and_separators_are_the_contracts() -> None:
     assert list(dev_runners.DEV_RUNNERS) == CONTRACT["names"]
-    assert dev_runners.SEPARATORS == CONTRACT["separators"]
+    assert CONTRACT["separators"] == dev_runners.SEPARATORS
 
 
 def test_each_runner_is_found_and_a_built_program_is_not() -> None:

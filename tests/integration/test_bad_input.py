@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-
 from support.fleet import Fleet, FleetRedis, wait_for
 
 SPECS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -100,7 +99,11 @@ def test_disk_full_while_rendering(fleet: Fleet, full_disk: Path) -> None:
             pass
     fleet.commit()
     fleet.deploy().must_fail("No space left on device", "remedy")
-    after = {path: path.read_bytes() for path in full_disk.rglob("*") if path.is_file() and "state" not in path.parts and path != filler}
+    after = {
+        path: path.read_bytes()
+        for path in full_disk.rglob("*")
+        if path.is_file() and "state" not in path.parts and path != filler
+    }
     assert after == before
     assert fleet.ids() == ids
     filler.unlink()

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Releases that are bad in every way a worker can be: the deploy fails, says why, and leaves the old release or nothing."""
+"""Releases that are bad in every way a worker can be: the deploy fails, says why, leaves the old release or nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import pytest
-
 from support.fleet import Fleet, wait_for
 
 BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -99,5 +98,6 @@ def test_a_rollback_leaves_no_window_for_the_bad_release(fleet: Fleet) -> None:
     good = fleet.git("rev-parse", "HEAD")
     fleet.commit(crash_after=0)
     fleet.deploy(*QUICK).must_fail()
-    record = wait_for(lambda: (fleet.root / fleet.name / "guard" / "guard.json").read_text(), "the record")
-    assert good in record and '"phase": "settled"' in record
+    record = wait_for((fleet.root / fleet.name / "guard" / "guard.json").read_text, "the record")
+    assert good in record
+    assert '"phase": "settled"' in record

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Deploys through the playbooks: exactly what differs is recreated, and check mode foretells it without touching anything."""
+"""Deploys through the playbooks: exactly what differs is recreated, and check mode foretells it in silence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import jsonschema
 import pytest
-
 from support.fleet import PROJECT, Fleet, Run
 
 
@@ -32,7 +31,8 @@ class Silence:
 
     def __exit__(self, *_: Any) -> None:
         own = [self._fleet.name, *self._fleet.ids().values()]
-        for event in self._fleet.engine.events(since=self._since, until=time.time(), decode=True):
+        window: Any = {"since": self._since, "until": time.time()}
+        for event in self._fleet.engine.events(**window, decode=True):
             if any(mark in str(event) for mark in own) and not event["Action"].startswith(self.IGNORED):
                 self.events.append(f"{event['Type']} {event['Action']} {event['Actor']}")
 
@@ -81,7 +81,8 @@ def test_a_fleets_life(fleet: Fleet) -> None:
     check = foretold(fleet)
     assert actions(check) == {(name, "recreate") for name in ids}
     fleet.deploy().must_pass()
-    assert done(fleet, ids) and set(ids.values()).isdisjoint(fleet.ids().values())
+    assert done(fleet, ids)
+    assert set(ids.values()).isdisjoint(fleet.ids().values())
     assert step_kinds(fleet) == {"recreate": 3}
 
     ids, release = fleet.ids(), fleet.evidence()[-1]["release"]["release_id"]
@@ -97,13 +98,15 @@ def test_a_fleets_life(fleet: Fleet) -> None:
     fleet.variables["worker_fleet_services"]["beta"] = {"replicas": 3}
     assert {action for _, action in actions(foretold(fleet))} == {"create"}
     fleet.deploy().must_pass()
-    assert len(done(fleet, ids)) == 1 and set(ids.items()) <= set(fleet.ids().items())
+    assert len(done(fleet, ids)) == 1
+    assert set(ids.items()) <= set(fleet.ids().items())
 
     ids = fleet.ids()
     fleet.variables["worker_fleet_services"]["beta"] = {"replicas": 1}
     assert {action for _, action in actions(foretold(fleet))} == {"remove"}
     fleet.deploy().must_pass()
-    assert done(fleet, ids) == set() and len(fleet.containers()) == 2
+    assert done(fleet, ids) == set()
+    assert len(fleet.containers()) == 2
 
     ids = fleet.ids()
     fleet.commit()
@@ -139,7 +142,9 @@ def test_rollback_to_previous_and_to_a_named_commit(fleet: Fleet) -> None:
     fleet.verify("-e", f"worker_expected_sha={shas[0][:10]}").must_pass()
     fleet.play("rollback-workers.yml", "-e", f"worker_revision={shas[2][:7]}").must_pass()
     fleet.verify("-e", f"worker_expected_sha={shas[2]}").must_pass()
-    fleet.play("rollback-workers.yml", "-e", "worker_revision=99").must_fail("revision 99", "exactly one proved revision")
+    fleet.play("rollback-workers.yml", "-e", "worker_revision=99").must_fail(
+        "revision 99", "exactly one proved revision"
+    )
     fleet.deploy().must_pass()
     assert fleet.deploy().must_pass().changed == 0
 
@@ -150,7 +155,9 @@ def test_verify_says_who_expects_the_commit(fleet: Fleet) -> None:
     assert "Expected by the fleet's record in Redis" in fleet.verify().must_pass().output
     assert "Expected by option expected_sha" in fleet.verify("-e", f"worker_expected_sha={sha[:7]}").must_pass().output
     fleet.commit()
-    assert f"Expected GIT_SHA: {sha}" in fleet.verify().must_pass().output, "the checkout's HEAD says nothing about the fleet"
+    assert f"Expected GIT_SHA: {sha}" in fleet.verify().must_pass().output, (
+        "the checkout's HEAD says nothing about the fleet"
+    )
     fleet.verify("-e", "worker_expected_sha=0000000").must_fail("prefix of exactly one")
 
 
@@ -162,7 +169,9 @@ def test_extras_stop_a_deploy_before_it_touches_anything(fleet: Fleet) -> None:
     fleet.deploy().must_pass()
     ids = fleet.ids()
     image = fleet.containers()[0].image
-    stray = fleet.engine.containers.run(image.id, ["-c", "import time; time.sleep(600)"], entrypoint="python3", name=f"{fleet.name}-stray", detach=True)
+    stray = fleet.engine.containers.run(
+        image.id, ["-c", "import time; time.sleep(600)"], entrypoint="python3", name=f"{fleet.name}-stray", detach=True
+    )
     fleet.commit()
     fleet.deploy().must_fail(f"{fleet.name}-stray", "worker_prune=true", "nothing was touched")
     assert fleet.ids() == ids
@@ -181,7 +190,8 @@ def test_evidence_follows_its_schema(fleet: Fleet) -> None:
     for record in records:
         jsonschema.validate(record, schema)
     image = records[0]["release"]["variants"]["base"]
-    assert image["size"] > 0 and image["id"] == fleet.containers()[0].image.id
+    assert image["size"] > 0
+    assert image["id"] == fleet.containers()[0].image.id
     assert {row["verdict"] for row in records[0]["hosts"]["here"]["proof"]["rows"]} == {"OK"}
 
 

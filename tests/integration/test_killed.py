@@ -11,7 +11,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from support.fleet import Fleet, wait_for
 
 
@@ -94,8 +93,12 @@ def test_half_made_containers_are_healed(fleet: Fleet) -> None:
     template = fleet.containers(service="alpha")[0]
     facts = fleet.engine.api.inspect_container(template.id)
     fleet.engine.api.create_container(
-        facts["Image"], name=f"{template.id[:12]}_{template.name}", labels=facts["Config"]["Labels"], entrypoint=facts["Config"]["Entrypoint"],
-        command=facts["Config"]["Cmd"])
+        facts["Image"],
+        name=f"{template.id[:12]}_{template.name}",
+        labels=facts["Config"]["Labels"],
+        entrypoint=facts["Config"]["Entrypoint"],
+        command=facts["Config"]["Cmd"],
+    )
     fleet.verify().must_fail(f"{template.id[:12]}_{template.name}", "[STOPPED]", "half made")
     converges(fleet)
 
@@ -133,10 +136,23 @@ def restart_engine() -> None:
     lines = {pid: (Path("/proc") / str(pid) / "cmdline").read_bytes().split(b"\0") for pid in pids}
     pid, line = next((pid, line) for pid, line in lines.items() if os.path.basename(line[0]) == b"dockerd")
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not (Path("/proc") / str(pid)).exists() or b"Z" in (Path("/proc") / str(pid) / "stat").read_bytes(), "the engine to be gone")
+    wait_for(
+        lambda: not (Path("/proc") / str(pid)).exists() or b"Z" in (Path("/proc") / str(pid) / "stat").read_bytes(),
+        "the engine to be gone",
+    )
     kill_all("containerd --config /var/run/docker")
     for stale in (Path("/var/run/docker.pid"), Path("/var/run/docker/containerd/containerd.pid")):
         stale.unlink(missing_ok=True)
     with Path("/var/log/dockerd-test.log").open("ab") as log:
-        subprocess.Popen([word.decode() for word in line if word], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    wait_for(lambda: subprocess.run(["docker", "info"], capture_output=True).returncode == 0, "the engine to answer again", 60)
+        subprocess.Popen(
+            [word.decode() for word in line if word],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    wait_for(
+        lambda: subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0,
+        "the engine to answer again",
+        60,
+    )

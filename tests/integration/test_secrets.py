@@ -38,13 +38,16 @@ def test_no_secret_appears_anywhere(fleet: Fleet) -> None:
     outputs.append(fleet.deploy("-vvv", "--diff", "-e", "worker_stabilize=1").must_fail("boom").output)
     outputs += [json.dumps(record) for record in fleet.evidence()]
     outputs += [json.dumps(container.attrs) for container in fleet.containers()]
-    outputs += [json.dumps(image.attrs) for image in fleet.engine.images.list(filters={"label": f"io.driftguard.fleet={fleet.name}"})]
+    outputs += [
+        json.dumps(image.attrs)
+        for image in fleet.engine.images.list(filters={"label": f"io.driftguard.fleet={fleet.name}"})
+    ]
     root = fleet.root / fleet.name
     outputs += [path.read_text() for path in root.rglob("*") if path.is_file() and "secrets" not in path.parts]
     for text in outputs:
         for secret in (SECRET, fleet.redis.password):
             place = text.find(secret)
-            assert place < 0, text[max(0, place - 300):place + 100]
+            assert place < 0, text[max(0, place - 300) : place + 100]
 
 
 def test_secrets_are_files_of_the_images_user(fleet: Fleet) -> None:
@@ -67,8 +70,11 @@ def test_a_changed_secret_recreates_exactly_its_containers(fleet: Fleet) -> None
     ids = fleet.ids()
     with_secret(fleet, CHANGED)
     run = fleet.deploy("--diff").must_pass()
-    assert CHANGED not in run.output and SECRET not in run.output
-    assert {name.split("-")[2] for name, container_id in fleet.ids().items() if ids.get(name) != container_id} == {"alpha"}
+    assert CHANGED not in run.output
+    assert SECRET not in run.output
+    assert {name.split("-")[2] for name, container_id in fleet.ids().items() if ids.get(name) != container_id} == {
+        "alpha"
+    }
     assert fleet.containers(service="alpha")[0].exec_run(["cat", "/run/secrets/api_token"])[1].decode() == CHANGED
     assert fleet.deploy().must_pass().changed == 0
 

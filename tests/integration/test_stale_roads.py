@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-
 from support.fleet import Fleet, FleetRedis
 
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}, "writable": {"read_only": False}}
@@ -41,15 +40,32 @@ class Deployed:
         client = self.fleet.engine.api
         facts = client.inspect_container(template.id)
         config, host = facts["Config"], facts["HostConfig"]
-        labels = {key: value for key, value in {**config["Labels"], **changes.get("labels", {})}.items() if value is not None}
+        labels = {
+            key: value for key, value in {**config["Labels"], **changes.get("labels", {})}.items() if value is not None
+        }
         created = client.create_container(
-            changes.get("image", facts["Image"]), name=name, labels=labels, entrypoint=changes.get("entrypoint", config["Entrypoint"]),
-            command=changes.get("command", config["Cmd"]), environment=[*config["Env"], *changes.get("environment", [])],
+            changes.get("image", facts["Image"]),
+            name=name,
+            labels=labels,
+            entrypoint=changes.get("entrypoint", config["Entrypoint"]),
+            command=changes.get("command", config["Cmd"]),
+            environment=[*config["Env"], *changes.get("environment", [])],
             volumes=changes.get("volumes", []),
             host_config=client.create_host_config(
-                binds=[f"{mount['Source']}:{mount['Destination']}:ro" for mount in facts["Mounts"] if mount["Type"] == "bind"] + changes.get("binds", []),
-                read_only=host["ReadonlyRootfs"], restart_policy={"Name": "always"}, mem_limit=host["Memory"], tmpfs=host["Tmpfs"], init=True,
-                network_mode=host["NetworkMode"]))
+                binds=[
+                    f"{mount['Source']}:{mount['Destination']}:ro"
+                    for mount in facts["Mounts"]
+                    if mount["Type"] == "bind"
+                ]
+                + changes.get("binds", []),
+                read_only=host["ReadonlyRootfs"],
+                restart_policy={"Name": "always"},
+                mem_limit=host["Memory"],
+                tmpfs=host["Tmpfs"],
+                init=True,
+                network_mode=host["NetworkMode"],
+            ),
+        )
         try:
             if changes.get("start", True):
                 client.start(created["Id"])
@@ -78,7 +94,9 @@ class Deployed:
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, base_reference: str) -> Iterator[Deployed]:
+def deployed(
+    tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, base_reference: str
+) -> Iterator[Deployed]:
     """One fleet for all roads; each test leaves it as it found it."""
     fleet = Fleet(tmp_path_factory.mktemp("roads") / "fleet", fleet_redis, base_reference, SERVICES)
     try:
@@ -114,7 +132,9 @@ def test_an_old_container_left_running(deployed: Deployed) -> None:
     with deployed.another(template, name, image=deployed.old_image, **unguarded(template)):
         deployed.refused(name, "[STALE]", "deploy again")
         # The same through the playbook, with the table that a person sees.
-        deployed.fleet.verify().must_fail(name, "[STALE]", "remedy: deploy again", "Not every worker of the fleet is proved")
+        deployed.fleet.verify().must_fail(
+            name, "[STALE]", "remedy: deploy again", "Not every worker of the fleet is proved"
+        )
 
 
 def test_a_created_container_that_would_revive(deployed: Deployed) -> None:
@@ -166,7 +186,9 @@ def test_git_sha_overridden(deployed: Deployed) -> None:
 
 def test_git_sha_overridden_to_hide_an_old_image(deployed: Deployed) -> None:
     template = deployed.one("alpha")
-    with deployed.instead_of(template, image=deployed.old_image, environment=[f"GIT_SHA={deployed.sha}"], **unguarded(template)):
+    with deployed.instead_of(
+        template, image=deployed.old_image, environment=[f"GIT_SHA={deployed.sha}"], **unguarded(template)
+    ):
         deployed.refused(template.name, "[STALE]")
 
 
@@ -175,9 +197,14 @@ def test_a_registration_that_lies(deployed: Deployed) -> None:
     redis = deployed.fleet.redis.client
     template = deployed.one("alpha")
     prefix = deployed.fleet.name
-    with deployed.instead_of(template, image=deployed.old_image, environment=[f"GIT_SHA={deployed.sha}"], **unguarded(template)) as liar:
+    with deployed.instead_of(
+        template, image=deployed.old_image, environment=[f"GIT_SHA={deployed.sha}"], **unguarded(template)
+    ) as liar:
         right = redis.hgetall(f"{prefix}:worker:beta:{deployed.one('beta').id[:12]}:version")
-        redis.hset(f"{prefix}:worker:alpha:{liar.id[:12]}:version", mapping={**right, "service": "alpha", "containerId": liar.id})
+        redis.hset(
+            f"{prefix}:worker:alpha:{liar.id[:12]}:version",
+            mapping={**right, "service": "alpha", "containerId": liar.id},
+        )
         deployed.refused(liar.name, "[STALE]", "runs image")
 
 
@@ -201,7 +228,9 @@ def test_a_record_whose_container_is_dead(deployed: Deployed, lifetime: int | No
     if lifetime:
         redis.expire(key, lifetime)
     try:
-        deployed.refused(f"alpha:{dead[:12]}", "no such container runs here", "[DEAD]" if lifetime else "it never expires")
+        deployed.refused(
+            f"alpha:{dead[:12]}", "no such container runs here", "[DEAD]" if lifetime else "it never expires"
+        )
     finally:
         redis.delete(key)
         redis.zrem(f"{prefix}:workers", f"alpha:{dead[:12]}")
@@ -270,7 +299,9 @@ def test_a_file_changed_in_a_running_container(deployed: Deployed) -> None:
 
 
 def test_data_written_in_a_running_container_is_no_drift(deployed: Deployed) -> None:
-    status, _ = deployed.one("writable").exec_run(["sh", "-c", "echo data > /var/tmp/data && echo data > /tmp/data"], user="0")
+    status, _ = deployed.one("writable").exec_run(
+        ["sh", "-c", "echo data > /var/tmp/data && echo data > /tmp/data"], user="0"
+    )
     assert status == 0
     deployed.fleet.prove().must_pass()
 
@@ -285,7 +316,9 @@ def test_a_sibling_fleet_is_no_extra(deployed: Deployed) -> None:
     """Staging and production may share an image; each one's containers say whose they are."""
     template = deployed.one("alpha")
     labels = {"io.driftguard.fleet": "sibling", "com.docker.compose.project": "sibling-workers"}
-    with deployed.another(template, f"{deployed.fleet.name}-sibling", labels=labels, environment=["WORKER_FLEET=sibling"]):
+    with deployed.another(
+        template, f"{deployed.fleet.name}-sibling", labels=labels, environment=["WORKER_FLEET=sibling"]
+    ):
         deployed.fleet.prove().must_pass()
 
 

@@ -17,6 +17,9 @@ MEDIAN = 8
 NINE_OF_TEN = 25
 LONGEST = 50
 FILE = 300
+# Tests may be longer: cases that belong together stay together. The guard is one file by its contract: it is mounted
+# into containers and run by an interpreter that finds nothing else.
+LONGER = {"tests/": 400, "files/guard/version_guard.py": 450}
 CODE = ("plugins/", "files/", "tools/")
 PYTHON = (*CODE, "tests/", "molecule/")
 
@@ -48,7 +51,11 @@ def test_main_of_a_module_is_tiny() -> None:
 def test_files_are_short() -> None:
     counted = {path: measures.file_lines(read(path)) for path in below(*PYTHON, suffix=".py")}
     assert counted
-    expect_none({path: [f"{lines} lines"] for path, lines in counted.items() if lines > FILE})
+    expect_none({path: [f"{lines} lines"] for path, lines in counted.items() if lines > _limit(path)})
+
+
+def _limit(path: str) -> int:
+    return next((limit for start, limit in LONGER.items() if path.startswith(start)), FILE)
 
 
 SAMPLE = '''

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fleet of its own for a test: a git repository with the probe worker, an inventory, the real playbooks, engine and Redis."""
+"""A fleet of its own for a test: a repository with the probe worker, an inventory, real playbooks, engine and Redis."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -25,16 +26,20 @@ from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
 
-__all__ = ["PROJECT", "Fleet", "Run", "fleet_redis", "base_reference", "fleet"]
+__all__ = ["PROJECT", "Fleet", "Run", "base_reference", "fleet", "fleet_redis"]
 
 PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
 SETTINGS: dict[str, Any] = {
-    "worker_stabilize": 2, "worker_wait_timeout": 20, "worker_registration_timeout": 20,
+    "worker_stabilize": 2,
+    "worker_wait_timeout": 20,
+    "worker_registration_timeout": 20,
 }
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}}
 DEFAULTS: dict[str, Any] = {
-    "memory": "64M", "stop_grace_period": "3s", "drain_time": "1s",
+    "memory": "64M",
+    "stop_grace_period": "3s",
+    "drain_time": "1s",
     "healthcheck": {"test": ["test", "-f", "/tmp/ready"], "interval": "30s", "timeout": "10s", "retries": 3},
 }
 
@@ -82,10 +87,16 @@ class FleetRedis:
         """Start it and wait until it answers."""
         config = self._directory / "redis.conf"
         config.write_text(
-            f"bind 0.0.0.0\nport {self.port}\nrequirepass {self.password}\nmaxmemory-policy noeviction\nappendonly yes\ndir {self._directory}\n")
+            f"bind 0.0.0.0\nport {self.port}\nrequirepass {self.password}\nmaxmemory-policy noeviction\n"
+            f"appendonly yes\ndir {self._directory}\n"
+        )
         self._process = subprocess.Popen(
-            ["redis-server", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True)
+            ["redis-server", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         wait_for(self._answers, "redis-server to answer")
 
     def stop(self) -> None:
@@ -118,16 +129,25 @@ class Fleet:
         self.repository = directory / "app"
         self.engine = docker.from_env()
         self.variables: dict[str, Any] = {
-            "worker_fleet": self.name, "worker_fleet_services": dict(services or SERVICES),
+            "worker_fleet": self.name,
+            "worker_fleet_services": dict(services or SERVICES),
             "worker_service_defaults": dict(DEFAULTS),
-            "worker_root": str(self.root), "worker_redis_url": redis.workers_url,
+            "worker_root": str(self.root),
+            "worker_redis_url": redis.workers_url,
             "worker_redis_control_url": redis.control_url,
-            "worker_redis_password": redis.password, "worker_image_base": base, "worker_image_push": False,
+            "worker_redis_password": redis.password,
+            "worker_image_base": base,
+            "worker_image_push": False,
             "worker_image_variants": {"base": {}},
             "worker_source": {
-                "path": str(self.repository), "revision": "HEAD", "context": ".", "dockerfile": "Dockerfile"
+                "path": str(self.repository),
+                "revision": "HEAD",
+                "context": ".",
+                "dockerfile": "Dockerfile",
             },
-            "worker_evidence_directory": str(directory / "evidence"), **SETTINGS}
+            "worker_evidence_directory": str(directory / "evidence"),
+            **SETTINGS,
+        }
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copytree(PROBE, self.repository)
         self.git("init", "-q", "-b", "main")
@@ -142,7 +162,8 @@ class Fleet:
         """Run git in the application's repository."""
         identity = ["-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "commit.gpgsign=false"]
         done = subprocess.run(
-            ["git", *identity, *arguments], cwd=self.repository, check=True, capture_output=True, text=True)
+            ["git", *identity, *arguments], cwd=self.repository, check=True, capture_output=True, text=True
+        )
         return done.stdout.strip()
 
     def commit(self, **behaviour: Any) -> str:
@@ -163,18 +184,30 @@ class Fleet:
     def start(self, playbook: str, *arguments: str) -> subprocess.Popen[str]:
         """Start a playbook and leave it running, its output in a file."""
         environment = {
-            **os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_LOCAL_TEMP": str(self.directory / "tmp")
+            **os.environ,
+            "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOCAL_TEMP": str(self.directory / "tmp"),
         }
         command = [
-            str(Path(sys.executable).parent / "ansible-playbook"), str(PROJECT / "playbooks" / playbook), "-i",
-            str(self.inventory()), *arguments
+            str(Path(sys.executable).parent / "ansible-playbook"),
+            str(PROJECT / "playbooks" / playbook),
+            "-i",
+            str(self.inventory()),
+            *arguments,
         ]
         self.log = self.directory / f"{uuid4().hex[:6]}.log"
         with self.log.open("w") as log:
             return subprocess.Popen(
-                command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, text=True)
+                command,
+                cwd=PROJECT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                text=True,
+            )
 
     def play(self, playbook: str, *arguments: str, timeout: float = 240) -> Run:
         """Run a playbook to its end."""
@@ -194,17 +227,30 @@ class Fleet:
     def prove(self, timeout: float = 3.0, **options: Any) -> ModuleRun:
         """What a verify run does on the host, without the playbook around it."""
         return run_module(
-            "worker_version_assert", fleet=self.name, root=str(self.root), host="here", hosts=["here"],
-            services=self.variables["worker_fleet_services"], defaults=self.variables["worker_service_defaults"],
+            "worker_version_assert",
+            fleet=self.name,
+            root=str(self.root),
+            host="here",
+            hosts=["here"],
+            services=self.variables["worker_fleet_services"],
+            defaults=self.variables["worker_service_defaults"],
             timeout=timeout,
-            redis_url=self.redis.control_url, redis_password=self.redis.password, **options)
+            redis_url=self.redis.control_url,
+            redis_password=self.redis.password,
+            **options,
+        )
 
     def heal(self, **options: Any) -> ModuleRun:
         """What a deploy of the same revision does on the host, without the playbook around it."""
         seen = int((self.root / self.name / "state" / "fence").read_text().split()[0])
         return run_module(
-            "worker_rollout", fleet=self.name, root=str(self.root), host="here", generation=seen + 1,
-            **{"stabilize": 1.0, "wait_timeout": 20.0, **options}).must_pass()
+            "worker_rollout",
+            fleet=self.name,
+            root=str(self.root),
+            host="here",
+            generation=seen + 1,
+            **{"stabilize": 1.0, "wait_timeout": 20.0, **options},
+        ).must_pass()
 
     def containers(self, **labels: str) -> list[Any]:
         """All containers of its project, running or not, by name."""
@@ -221,7 +267,8 @@ class Fleet:
     def evidence(self) -> list[dict[str, Any]]:
         """All records of evidence, oldest first, each as its schema says."""
         files = sorted(
-            (self.directory / "evidence" / self.name).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+            (self.directory / "evidence" / self.name).glob("*.json"), key=lambda path: path.stat().st_mtime_ns
+        )
         return [checked(json.loads(path.read_text())) for path in files]
 
     def close(self) -> None:
@@ -251,8 +298,6 @@ def wait_for(condition: Any, what: str, seconds: float = 20.0) -> Any:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -87,8 +87,9 @@ def main() -> None:
             if not BEHAVIOUR.get("mute"):
                 now = iso(redis)
                 redis.ask("HSET", key, "gitSha", BEHAVIOUR.get("lie", ENV["GIT_SHA"]), "buildDate", ENV["BUILD_DATE"],
-                          "startedAt", born, "pid", os.getpid(), "host", ENV["WORKER_HOST"], "service", ENV["WORKER_TYPE"],
-                          "containerId", me, "releaseId", IMAGE["release"], "state", "running", "heartbeatAt", now)
+                          "startedAt", born, "pid", os.getpid(), "host", ENV["WORKER_HOST"],
+                          "service", ENV["WORKER_TYPE"], "containerId", me,
+                          "releaseId", IMAGE["release"], "state", "running", "heartbeatAt", now)
                 redis.ask("EXPIRE", key, 15)
                 redis.ask("ZADD", f"{ENV['WORKER_FLEET']}:workers", time.time(), member)
             for _ in range(20):

@@ -20,7 +20,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.record import (
 )
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
 from support.redis_server import PASSWORD, RedisServer, running_redis, wait_until
-from support.registry import entry, register
+from support.registration_entries import entry, register
 from support.releases import release
 
 A, B = release("a"), release("b")

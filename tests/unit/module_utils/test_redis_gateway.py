@@ -15,7 +15,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.record import (
 )
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
 from support.redis_server import RedisServer, wait_until
-from support.registry import entry, register
+from support.registration_entries import entry, register
 from support.releases import release
 
 A, B = release("a"), release("b")
@@ -122,6 +122,19 @@ def test_fields_of_any_bytes_are_problems(gateway: RedisGateway, raw: Any) -> No
     for found in snapshot.registrations:
         assert len(found.problems) >= 3
         assert all(text.isprintable() and len(text) < 300 for text in (*found.problems, found.host))
+
+
+def test_huge_contents_stay_in_redis(gateway: RedisGateway, raw: Any) -> None:
+    huge = b"x" * 3_000_000
+    register(raw, "extractor", "aaaaaaaaaaaa", host=huge, **{f"field{number}": huge for number in range(3)})
+    raw.set("demo:release", huge)
+    raw.rpush("demo:releases", huge)
+    before = raw.info("stats")["total_net_output_bytes"]
+    gateway.registrations("demo")
+    gateway.history("demo")
+    with pytest.raises(DriftguardError):
+        gateway.record("demo")
+    assert raw.info("stats")["total_net_output_bytes"] - before < 300_000
 
 
 def test_more_than_one_chunk(gateway: RedisGateway, raw: Any) -> None:

@@ -19,7 +19,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.record import (
 )
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import HISTORY_LENGTH, RedisGateway
 from support.redis_server import RedisServer, wait_until
-from support.registry import entry
+from support.registration_entries import entry
 from support.releases import release
 
 A, B = release("a"), release("b")

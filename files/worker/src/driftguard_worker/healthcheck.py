@@ -38,7 +38,7 @@ def main() -> int:
     """Status 0 for a healthy worker, else 1; prints the answer, which ``docker inspect`` keeps."""
     host, port = _address()
     try:
-        head, _, body = ask(host, port).partition(b"\r\n\r\n")
+        head, _blank, body = ask(host, port).partition(b"\r\n\r\n")
     except OSError as error:
         print(f"expected an answer on {host}:{port}; found {error}; remedy: read the worker's log")
         return 1

@@ -118,7 +118,7 @@ class Runtime:
 
 async def _until(asked: asyncio.Task[None], *parts: asyncio.Task[None]) -> None:
     """Wait for ``asked``; the parts go on for as long as that takes, and the failure of one is passed on."""
-    done, _ = await asyncio.wait({asked, *parts}, return_when=asyncio.FIRST_COMPLETED)
+    done, _pending = await asyncio.wait({asked, *parts}, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
     if asked not in done:

@@ -28,7 +28,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-        family, kind, protocol, _, address = found[0]
+        family, kind, protocol, _name, address = found[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _unavailable(host, port, error) from None
