@@ -34,6 +34,7 @@ def entries(letters: str) -> list[HistoryEntry]:
         ("abcb", "b", "a"),  # c was undone: a second rollback doesn't go to it
         ("abcba", "a", None),
         ("abcbd", "d", "b"),
+        ("abacb", "b", "c"),  # b was undone once, and then deployed anew over c
         ("aabb", "b", "a"),  # another revision of the same release is the same release
         ("ab", "c", "b"),  # the current one was never settled
         ("ab", "", "b"),  # no record any more
