@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -90,13 +91,9 @@ def test_disk_full_while_rendering(fleet: Fleet, full_disk: Path) -> None:
     before = {path: path.read_bytes() for path in full_disk.rglob("*") if path.is_file() and "state" not in path.parts}
     ids = fleet.ids()
     filler = full_disk / "filler"
-    with filler.open("wb") as stream:
-        try:
-            while True:
-                stream.write(b"x" * 1024)
-                stream.flush()
-        except OSError:
-            pass
+    with filler.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(b"x" * 64)
     fleet.commit()
     fleet.deploy().must_fail("No space left on device", "remedy")
     after = {

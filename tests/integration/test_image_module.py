@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -275,12 +274,3 @@ class TestDerived:
         for check in (True, False):
             assert "build base" in app.build(check=check).must_pass()["changes"]
         assert app.tags()[genuine["tags"][0]] != derived
-
-
-def test_nothing_to_do_takes_less_than_a_second(built: App) -> None:
-    def seconds() -> float:
-        before = time.monotonic()
-        assert not built.build(variants=TWO).must_pass().changed
-        return time.monotonic() - before
-
-    assert min(seconds() for _ in range(4)) < 1
