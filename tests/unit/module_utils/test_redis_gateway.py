@@ -126,7 +126,7 @@ def test_fields_of_any_bytes_are_problems(gateway: RedisGateway, raw: Any) -> No
 
 def test_huge_contents_stay_in_redis(gateway: RedisGateway, raw: Any) -> None:
     huge = b"x" * 3_000_000
-    register(raw, "extractor", "aaaaaaaaaaaa", host=huge, **{f"field{number}": huge for number in range(3)})
+    register(raw, "extractor", "aaaaaaaaaaaa", host=huge, more=huge, evenMore=huge)
     raw.set("demo:release", huge)
     raw.rpush("demo:releases", huge)
     before = raw.info("stats")["total_net_output_bytes"]
