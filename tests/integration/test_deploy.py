@@ -64,6 +64,7 @@ def step_kinds(fleet: Fleet) -> dict[str, int]:
     return kinds
 
 
+@pytest.mark.timeout(1500)
 def test_a_fleets_life(fleet: Fleet) -> None:
     """First deploy, nothing new, a new commit, a limit, a replica more and less, some services, and back."""
     first = foretold(fleet)
@@ -176,7 +177,7 @@ def test_extras_stop_a_deploy_before_it_touches_anything(fleet: Fleet) -> None:
     fleet.deploy().must_fail(f"{fleet.name}-stray", "worker_prune=true", "nothing was touched")
     assert fleet.ids() == ids
     fleet.deploy("-e", "worker_prune=true").must_pass()
-    assert stray.id not in {container.id for container in fleet.engine.containers.list(all=True)}
+    assert stray.id not in {container.id for container in fleet.engine.containers.list(all=True, ignore_removed=True)}
 
 
 def test_evidence_follows_its_schema(fleet: Fleet) -> None:

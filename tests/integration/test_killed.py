@@ -47,7 +47,7 @@ def converges(fleet: Fleet) -> None:
 
 def mid_recreate(fleet: Fleet, old: set[str]) -> bool:
     """Whether some old containers are gone, and the rollout isn't through."""
-    return len(old - {container.id for container in fleet.engine.containers.list(all=True)}) > 0
+    return len(old - {container.id for container in fleet.engine.containers.list(all=True, ignore_removed=True)}) > 0
 
 
 def test_ansible_playbook_killed_in_mid_recreate(fleet: Fleet) -> None:

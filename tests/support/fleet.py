@@ -254,7 +254,8 @@ class Fleet:
 
     def containers(self, **labels: str) -> list[Any]:
         """All containers of its project, running or not, by name."""
-        found = self.engine.containers.list(all=True, filters={"label": [f"com.docker.compose.project={self.project}"]})
+        own = {"label": [f"com.docker.compose.project={self.project}"]}
+        found = self.engine.containers.list(all=True, ignore_removed=True, filters=own)
         wanted = [
             c for c in found if all(c.labels.get(f"com.docker.compose.{key}") == value for key, value in labels.items())
         ]
@@ -273,7 +274,7 @@ class Fleet:
 
     def close(self) -> None:
         """Remove everything it made."""
-        for container in self.engine.containers.list(all=True):
+        for container in self.engine.containers.list(all=True, ignore_removed=True):
             image = container.attrs.get("Config", {}).get("Image", "")
             project = container.labels.get("com.docker.compose.project", "")
             if container.labels.get("io.driftguard.fleet") == self.name or self.name in image or self.name in project:
