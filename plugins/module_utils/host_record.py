@@ -121,7 +121,7 @@ class HostRecords:
 
     @contextmanager
     def lock(self, run: str, wait: float) -> Iterator[int]:
-        """Be the only one that changes this fleet on this host.
+        """Be the only one that changes this fleet on this host; yields the descriptor, see :func:`file_lock`.
 
         :param run: shown to whoever has to wait.
         :param wait: seconds to wait for another holder.
@@ -153,6 +153,8 @@ class HostRecords:
 @contextmanager
 def file_lock(path: Path, run: str, wait: float) -> Iterator[int]:
     """Hold ``flock`` on a file, which goes with the process however it ends.
+
+    Yields the file's descriptor: a child that inherits it holds the lock as long as it lives.
 
     :param run: written to the file for whoever has to wait.
     :param wait: seconds to wait for another holder.

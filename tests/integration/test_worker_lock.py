@@ -177,6 +177,17 @@ def test_no_password_is_ever_shown(lock: Lock, server: RedisServer) -> None:
         assert not [secret for secret in (server.password, "t3st%2F", "wrong-but-secret") if secret in output]
 
 
+def test_a_redis_that_evicts_gives_no_lease(lock: Lock, raw: Any) -> None:
+    raw.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        for check in (True, False):
+            lock.run(check=check).must_fail("noeviction", "allkeys-lru")
+        assert lock.contents() == {}
+        assert lock.run("read").must_pass()["held"] is False
+    finally:
+        raw.config_set("maxmemory-policy", "noeviction")
+
+
 def test_numbers_from_here_order_publications(lock: Lock, raw: Any) -> None:
     """A deploy that is suspended past the end of its lease changes nothing when it comes back."""
     first = lock.run(owner="alice").must_pass()

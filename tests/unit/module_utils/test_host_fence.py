@@ -137,6 +137,19 @@ def test_the_lock_goes_with_its_process(host: HostRecords, holder: subprocess.Po
         pass
 
 
+def test_a_child_that_inherits_the_lock_outlives_its_parent_with_it(tmp_path: Path, host: HostRecords) -> None:
+    with host.lock("run-a", 0) as handle:
+        child = subprocess.Popen(["sleep", "600"], pass_fds=[handle])
+    try:
+        with pytest.raises(DriftguardError, match="run run-a"), host.lock("run-b", 0):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+    with host.lock("run-b", 0):
+        pass
+
+
 def test_the_second_waits_as_long_as_it_may(host: HostRecords, holder: subprocess.Popen[str]) -> None:
     entered = threading.Event()
 
