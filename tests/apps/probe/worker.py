@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 BEHAVIOUR = json.loads(Path("/app/behaviour.json").read_text())
@@ -60,8 +61,8 @@ def container_id() -> str:
 
 def iso(redis: Redis) -> str:
     """Redis's own time."""
-    seconds, _micros = redis.ask("TIME")  # type: ignore[misc]
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(seconds)))
+    answer: Any = redis.ask("TIME")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(answer[0])))
 
 
 def main() -> None:
