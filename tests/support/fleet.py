@@ -254,7 +254,7 @@ class Fleet:
 
     def containers(self, **labels: str) -> list[Any]:
         """All containers of its project, running or not, by name."""
-        own = {"label": [f"com.docker.compose.project={self.project}"]}
+        own: dict[str, Any] = {"label": [f"com.docker.compose.project={self.project}"]}
         found = self.engine.containers.list(all=True, ignore_removed=True, filters=own)
         wanted = [
             c for c in found if all(c.labels.get(f"com.docker.compose.{key}") == value for key, value in labels.items())
