@@ -47,14 +47,14 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("lint", (str(PYTHON), "-m", "tools.lint", "--junit", "{results}"), 15 * MINUTE),
-        _pytest("unit", 5 * MINUTE, root=False),
-        _pytest("contract", 5 * MINUTE, root=True),
-        _pytest("meta", 5 * MINUTE, root=False),
+        _pytest("unit", 10 * MINUTE, root=False),
+        _pytest("contract", 15 * MINUTE, root=True),
+        _pytest("meta", 10 * MINUTE, root=False),
         # Deploys mostly wait: for a grace period, a stabilisation window, a registration. Files run side by side.
-        _pytest("integration", 30 * MINUTE, True, "-m", "not alone", "-n", "3", "--dist", "loadfile"),
-        _pytest("engine", 8 * MINUTE, True, "-m", "alone", directory="integration"),
+        _pytest("integration", 45 * MINUTE, True, "-m", "not alone", "-n", "3", "--dist", "loadfile"),
+        _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
         Stage(
-            "molecule", (str(VENV / "bin" / "molecule"), "test"), 8 * MINUTE, root=True,
+            "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
             counted="the whole sequence, idempotence included"),
     )
 }
