@@ -51,7 +51,7 @@ STAGES = {
         _pytest("contract", 15 * MINUTE, root=True),
         _pytest("meta", 10 * MINUTE, root=False),
         # Deploys mostly wait: for a grace period, a stabilisation window, a registration. Files run side by side.
-        _pytest("integration", 45 * MINUTE, True, "-m", "not alone", "-n", "3", "--dist", "loadfile"),
+        _pytest("integration", 45 * MINUTE, True, "-m", "not alone", "-n", "2", "--dist", "loadfile"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,

@@ -32,7 +32,7 @@ PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
 SETTINGS: dict[str, Any] = {
     "worker_stabilize": 2,
-    "worker_wait_timeout": 20,
+    "worker_wait_timeout": 90,
     "worker_registration_timeout": 20,
 }
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}}
@@ -249,7 +249,7 @@ class Fleet:
             root=str(self.root),
             host="here",
             generation=seen + 1,
-            **{"stabilize": 1.0, "wait_timeout": 20.0, **options},
+            **{"stabilize": 1.0, "wait_timeout": 90.0, **options},
         ).must_pass()
 
     def containers(self, **labels: str) -> list[Any]:
