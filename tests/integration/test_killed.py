@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fleet import Fleet, wait_for
@@ -45,17 +47,26 @@ def converges(fleet: Fleet) -> None:
     assert fleet.deploy().must_pass().changed == 0
 
 
-def mid_recreate(fleet: Fleet, old: set[str]) -> bool:
-    """Whether some old containers are gone, and the rollout isn't through."""
-    return len(old - {container.id for container in fleet.engine.containers.list(all=True, ignore_removed=True)}) > 0
+def under_way(fleet: Fleet, **variables: Any) -> subprocess.Popen[str]:
+    """A deployment in mid-recreate: alpha's old container is gone, beta's take the whole of their grace time."""
+    fleet.commit(ignore_sigterm="beta")
+    fleet.deploy().must_pass()
+    alpha, beta = ({old.id for old in fleet.containers(service=name)} for name in ("alpha", "beta"))
+    fleet.commit()
+    fleet.variables.update(variables)
+    process = fleet.start("deploy-workers.yml")
+    wait_for(lambda: not alpha & there(fleet), "alpha to be recreated", 60)
+    assert beta <= there(fleet), "the recreation was over before it was noticed"
+    return process
+
+
+def there(fleet: Fleet) -> set[str]:
+    """Ids of the containers that exist, whatever their state."""
+    return {container.id for container in fleet.engine.containers.list(all=True, ignore_removed=True)}
 
 
 def test_ansible_playbook_killed_in_mid_recreate(fleet: Fleet) -> None:
-    fleet.deploy().must_pass()
-    old = set(fleet.ids().values())
-    fleet.commit()
-    process = fleet.start("deploy-workers.yml")
-    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    process = under_way(fleet)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     converges(fleet)
@@ -63,12 +74,7 @@ def test_ansible_playbook_killed_in_mid_recreate(fleet: Fleet) -> None:
 
 def test_only_the_playbooks_process_killed_while_its_module_goes_on(fleet: Fleet) -> None:
     """The orphaned module must not work against the next run: the higher number stops it, the lock orders the two."""
-    fleet.deploy().must_pass()
-    old = set(fleet.ids().values())
-    fleet.commit()
-    fleet.variables["worker_stabilize"] = 15
-    process = fleet.start("deploy-workers.yml")
-    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    process = under_way(fleet, worker_stabilize=15)
     process.kill()
     process.wait()
     fleet.variables["worker_stabilize"] = 2
@@ -105,11 +111,7 @@ def test_half_made_containers_are_healed(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_runs_leave_nothing_working(fleet: Fleet, sign: signal.Signals) -> None:
-    fleet.deploy().must_pass()
-    old = set(fleet.ids().values())
-    fleet.commit()
-    process = fleet.start("deploy-workers.yml")
-    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    process = under_way(fleet)
     os.killpg(process.pid, sign)
     assert process.wait(timeout=60) != 0
     wait_for(lambda: not processes(f"--project-name {fleet.project}"), "compose to end", 60)
@@ -119,11 +121,7 @@ def test_interrupted_runs_leave_nothing_working(fleet: Fleet, sign: signal.Signa
 @pytest.mark.alone
 def test_the_engine_killed_in_mid_recreate(fleet: Fleet) -> None:
     """kill -9 of the engine: the workers live on, the run fails clearly, and the next one converges."""
-    fleet.deploy().must_pass()
-    old = set(fleet.ids().values())
-    fleet.commit()
-    process = fleet.start("deploy-workers.yml")
-    wait_for(lambda: mid_recreate(fleet, old), "the first container to be recreated", 60)
+    process = under_way(fleet)
     restart_engine()
     assert process.wait(timeout=240) != 0
     assert "Traceback" not in fleet.log.read_text()
@@ -141,11 +139,15 @@ def restart_engine() -> None:
         "the engine to be gone",
     )
     kill_all("containerd --config /var/run/docker")
-    for stale in (Path("/var/run/docker.pid"), Path("/var/run/docker/containerd/containerd.pid")):
+    words = [word.decode() for word in line if word]
+    own = [Path(word.split("=", 1)[1]) for word in words if word.startswith("--pidfile=")]
+    own += [Path(after) for word, after in itertools.pairwise(words) if word in ("--pidfile", "-p")]
+    # A number that another process has by now would keep the engine from starting.
+    for stale in (*(own or [Path("/var/run/docker.pid")]), Path("/var/run/docker/containerd/containerd.pid")):
         stale.unlink(missing_ok=True)
     with Path("/var/log/dockerd-test.log").open("ab") as log:
         subprocess.Popen(
-            [word.decode() for word in line if word],
+            words,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -2,7 +2,7 @@
 """The tests' worker: registers, beats, and misbehaves as behaviour.json says.
 
 ``crash_after`` seconds: exits with status 3; ``hang``: never becomes healthy; ``ignore_sigterm``: stays until it is
-killed; ``lie``: registers this SHA; ``mute``: never registers; ``say``: a line for its log.
+killed, or only those of a service do; ``lie``: registers this SHA; ``mute``: never registers; ``say``: a log line.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def iso(redis: Redis) -> str:
 def main() -> None:
     """Work until told to stop."""
     started = time.monotonic()
-    if not BEHAVIOUR.get("ignore_sigterm"):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    else:
+    if BEHAVIOUR.get("ignore_sigterm") in (True, ENV["WORKER_TYPE"]):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(BEHAVIOUR.get("say", "probe at work"), flush=True)
     if BEHAVIOUR.get("crash_after") == 0:
         print("boom", flush=True)
