@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Callable, Iterable, Optional
 
@@ -43,10 +44,39 @@ class _Watched:
 
 @dataclass
 class _Probe:
-    """One try of a health check; ``passed`` is None while it runs."""
+    """One try of a health check, asked for at a time; ``passed`` is None until it is through."""
 
-    started: float
+    container: Container
+    asked: float
     passed: Optional[bool] = None
+
+
+class _Worker(Thread):
+    """Runs one try after the other until none is waiting.
+
+    Not of a pool: Python would wait at its end for a health check that hangs.
+    """
+
+    def __init__(self, engine: Engine, waiting: SimpleQueue[_Probe]) -> None:
+        super().__init__(daemon=True)
+        self.since = time.monotonic()
+        self._engine = engine
+        self._waiting = waiting
+
+    def run(self) -> None:
+        while True:
+            try:
+                probe = self._waiting.get_nowait()
+            except Empty:
+                return
+            self.since = time.monotonic()
+            kind, *rest = probe.container.healthcheck
+            command = ["/bin/sh", "-c", *rest] if kind == "CMD-SHELL" else rest
+            try:
+                probe.passed = self._engine.execute(probe.container.id, command)[0] == 0
+            except DriftguardError:
+                # The container went away between two looks; the next look says so.
+                probe.passed = False
 
 
 class Prober:
@@ -59,29 +89,27 @@ class Prober:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._probes: dict[str, _Probe] = {}
+        self._waiting: SimpleQueue[_Probe] = SimpleQueue()
+        self._workers: list[_Worker] = []
 
     def passed(self, container: Container, now: float) -> bool:
-        """Whether the health check of a starting container has passed; starts another try when it hasn't."""
+        """Whether the health check of a starting container has passed; asks for another try when it hasn't."""
         probe = self._probes.get(container.id)
         if probe is not None and probe.passed:
             return True
-        over = probe is None or (probe.passed is False and now - probe.started >= PROBE_SECONDS)
-        # One that hangs, until the engine's answer is given up, keeps no other container from its try.
-        at_work = sum(other.passed is None and now - other.started < PROBE_PATIENCE for other in self._probes.values())
-        if over and at_work < PROBES_AT_ONCE:
-            self._probes[container.id] = started = _Probe(now)
-            # Not of a pool: Python would wait at its end for a health check that hangs.
-            Thread(target=self._try, args=(container, started), daemon=True).start()
+        if probe is None or (probe.passed is False and now - probe.asked >= PROBE_SECONDS):
+            self._probes[container.id] = probe = _Probe(container, now)
+            self._waiting.put(probe)
+        if not self._waiting.empty():
+            self._staff(now)
         return False
 
-    def _try(self, container: Container, probe: _Probe) -> None:
-        kind, *rest = container.healthcheck
-        command = ["/bin/sh", "-c", *rest] if kind == "CMD-SHELL" else rest
-        try:
-            probe.passed = self._engine.execute(container.id, command)[0] == 0
-        except DriftguardError:
-            # The container went away between two looks; the next look says so.
-            probe.passed = False
+    def _staff(self, now: float) -> None:
+        self._workers = [worker for worker in self._workers if worker.is_alive()]
+        # One that hangs, until the engine's answer is given up, keeps no other container from its try.
+        if sum(now - worker.since < PROBE_PATIENCE for worker in self._workers) < PROBES_AT_ONCE:
+            self._workers.append(_Worker(self._engine, self._waiting))
+            self._workers[-1].start()
 
 
 class Watch:
@@ -200,8 +228,10 @@ class Watch:
 
 def uptime(container: Container, now: Optional[datetime] = None) -> float:
     """Seconds since the engine started a container, by this host's clock; 0 for none or the future."""
+    whole, _, fraction = container.started_at.rstrip("Z").partition(".")
     try:
-        started = datetime.strptime(container.started_at[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+        # The engine gives nanoseconds, or fewer digits when the last ones are zeros.
+        started = datetime.strptime(f"{whole}.{fraction[:6] or 0}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
     except ValueError:
         return 0.0
     return max(0.0, ((now or datetime.now(timezone.utc)) - started).total_seconds())
