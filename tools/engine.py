@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from .owned import LOCAL_IMAGES, MADE_FOR
+from .owned import MADE_FOR
 from .paths import DEMO_INVENTORY, ROOT, VENV
 from .processes import as_root, output_of, side_by_side
 from .steps import Step, digest, must
@@ -19,12 +19,8 @@ PLAYBOOKS = ROOT / "playbooks"
 MADE_BY = (
     PLAYBOOKS / "bootstrap.yml", PLAYBOOKS / "require_hosts.yml", DEMO_INVENTORY,
     *(ROOT / "roles" / role for role in ("docker_host", "base_image", "redis")))
-QUESTIONS = (
-    ("compose", "version"),
-    ("buildx", "version"),
-    ("image", "ls", "--quiet", f"{LOCAL_IMAGES}base"),
-    ("ps", "--quiet", "--filter", f"label={MADE_FOR}={DEMO_INVENTORY.name}"),
-)
+# What bootstrap.yml made the base, as the demo's inventory reads it.
+BASE_FILE = ROOT / ".driftguard" / "demo-base"
 SOCKETS = (Path("/run/docker.sock"), Path("/var/run/docker.sock"))
 
 
@@ -53,8 +49,18 @@ def docker() -> list[str]:
 def is_ready() -> bool:
     """Whether an engine answers, the client has its plugins, and base image and demo's Redis are there."""
     command = docker()
-    asked = [partial(output_of, [*command, *question]) for question in QUESTIONS]
-    return bool(command) and all(side_by_side(asked, len(asked)))
+    try:
+        base = BASE_FILE.read_text().strip()
+    except OSError:
+        base = ""
+    questions = (
+        ("compose", "version"),
+        ("buildx", "version"),
+        ("image", "ls", "--quiet", base),
+        ("ps", "--quiet", "--filter", f"label={MADE_FOR}={DEMO_INVENTORY.name}"),
+    )
+    asked = [partial(output_of, [*command, *question]) for question in questions]
+    return bool(command and base) and all(side_by_side(asked, len(asked)))
 
 
 def _answers(command: list[str]) -> bool:

@@ -62,7 +62,7 @@ def under_way(fleet: Fleet, **variables: Any) -> subprocess.Popen[str]:
 
 def there(fleet: Fleet) -> set[str]:
     """Ids of the containers that exist, whatever their state."""
-    return {container.id for container in fleet.engine.containers.list(all=True, ignore_removed=True)}
+    return {str(container.id) for container in fleet.engine.containers.list(all=True, ignore_removed=True)}
 
 
 def test_ansible_playbook_killed_in_mid_recreate(fleet: Fleet) -> None:
