@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 from .compose_checks import refuse_secrets
 from .compose_render import REDIS_PASSWORD, Rendered, Surroundings, render
@@ -15,6 +16,7 @@ from .engine import Engine
 from .errors import DriftguardError
 from .fleet_spec import Service, network_names, placed, read_services
 from .fleet_values import Unfit, shown
+from .host_record import HostRecords
 from .host_secrets import HostSecrets, read_secrets
 from .module_base import Result
 from .names import RELEASE_PATTERN, SHA_PATTERN
@@ -32,7 +34,7 @@ def write_compose(
 
     :param options: the module's options.
     :param connect: connects to this host's engine, once the options are known to be right.
-    :raises DriftguardError: a bad spec, a missing variant, no engine; nothing was written.
+    :raises DriftguardError: a bad spec, a missing variant, no engine, another run at work here; nothing was written.
     """
     fleet, root = options["fleet"], Path(options["root"]) / options["fleet"]
     services = placed(fleet, read_services(fleet, options["services"], options["defaults"]), options["placement"])
@@ -47,11 +49,27 @@ def write_compose(
         start_interval=connect().has_start_interval, secret_marks=store.marks(secrets, write=False))
     # A first pass without writing anything: bad input must not even leave a key behind.
     render(around, services, images)
-    if not check_mode:
-        around = replace(around, secret_marks=store.marks(secrets, write=True))
-    rendered = render(around, services, images)
-    stale = store.stale(secrets, [(image.uid, image.gid) for image in images.values()])
-    return _write(options, Revisions(root), rendered, raw, (store, secrets, stale), check_mode)
+    with nullcontext() if check_mode else _turn(options):
+        if not check_mode:
+            around = replace(around, secret_marks=store.marks(secrets, write=True))
+        rendered = render(around, services, images)
+        stale = store.stale(secrets, [(image.uid, image.gid) for image in images.values()])
+        return _write(options, Revisions(root), rendered, raw, (store, secrets, stale), check_mode)
+
+
+@contextmanager
+def _turn(options: Mapping[str, Any]) -> Iterator[None]:
+    """Be the only one that writes here; a run that a later one has overtaken must not put its old secrets back.
+
+    :raises DriftguardError: another run is at work here, or this one was overtaken.
+    """
+    here, run = HostRecords(Path(options["root"]), options["fleet"]), options["run"]
+    if options["generation"] is not None:
+        here.enter(options["generation"], run)
+    with here.lock(run, options["lock_wait"]):
+        if options["generation"] is not None:
+            here.check(options["generation"], run)
+        yield
 
 
 def _write(
@@ -63,7 +81,7 @@ def _write(
     current = revisions.current()
     number = revisions.find(rendered.text, content)
     is_new = number is None
-    number = revisions.next_number(options["generation"]) if number is None else number
+    number = revisions.next_number(options["generation"] or 1) if number is None else number
     if not check_mode:
         store.write(values, stale)
         if is_new:

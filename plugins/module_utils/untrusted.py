@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from .errors import DriftguardError
 from .names import FLEET_PATTERN
@@ -36,7 +36,7 @@ def json_object(text: str) -> Optional[dict[str, Any]]:
     if len(text) > MAX_DOCUMENT:
         return None
     try:
-        value = json.loads(text, object_pairs_hook=_unambiguous)
+        value = json.loads(text, object_pairs_hook=_unambiguous, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -47,6 +47,11 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         raise ValueError("a key stands twice")
     return values
+
+
+def _no_number(name: str) -> NoReturn:
+    # NaN and Infinity are Python's own addition; a comparison with NaN is false whatever the other side is.
+    raise ValueError(f"{name} is no JSON")
 
 
 def whole_number(value: Any, least: int = 0) -> Optional[int]:

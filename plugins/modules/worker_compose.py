@@ -38,8 +38,18 @@ options:
   generation:
     description:
       - Number of this deployment, as M(driftguard.workers.worker_lock) returns it. A new revision gets it as its name.
+      - A deployment that a later one has overtaken on this host is refused. Without a number any run may write.
     type: int
-    default: 1
+  run:
+    description:
+      - Id of this run, shown to whoever has to wait for it, and told apart from another run with the same number.
+    type: str
+    default: ""
+  lock_wait:
+    description:
+      - Seconds to wait for another run that is at work on this host.
+    type: float
+    default: 60.0
   redis_url:
     description:
       - URL of Redis as the workers use it, without a password.
@@ -146,7 +156,9 @@ ARGUMENTS = {
     **SPEC_SPEC,
     "host": {"type": "str", "required": True},
     "release": {"type": "dict"},
-    "generation": {"type": "int", "default": 1},
+    "generation": {"type": "int"},
+    "run": {"type": "str", "default": ""},
+    "lock_wait": {"type": "float", "default": 60.0},
     "redis_url": {"type": "str", "required": True},
     "redis_password": {"type": "str", "no_log": True},
     "secrets": {"type": "dict", "default": {}, "no_log": True},

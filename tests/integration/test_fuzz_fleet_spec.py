@@ -91,7 +91,7 @@ def compose(root: Path, services: Any, version: str = "20.10.24", **options: Any
     engine: Any = FakeEngine(version=version)
     return write_compose({
         "fleet": "demo", "root": str(root), "services": services, "defaults": {"memory": "64M"}, "placement": None,
-        "host": "host ${X}", "release": release_data(), "generation": 1, "redis_url": "redis://redis:6379/0",
+        "host": "host ${X}", "release": release_data(), "generation": 1, "run": "r", "lock_wait": 5.0, "redis_url": "redis://redis:6379/0",
         "redis_password": "redis-passw0rd", "networks": [], "production": True, "secrets": SECRETS, **options,
     }, False, lambda: engine)
 

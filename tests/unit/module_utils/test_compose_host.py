@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.compose_host import write_compose
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Result
 from ansible_collections.driftguard.workers.plugins.module_utils.revisions import Revisions
 from support.containers import RELEASE_ID, SHA, FakeEngine
@@ -31,7 +32,8 @@ class Place:
         self.options: dict[str, Any] = {
             "fleet": "demo", "root": str(root), "services": {"extractor": {"secrets": ["token"]}},
             "defaults": {"memory": "64M"},
-            "placement": None, "host": "host1", "release": release_data(), "generation": 7,
+            "placement": None, "host": "host1", "release": release_data(), "generation": 7, "run": "r1",
+            "lock_wait": 0.0,
             "redis_url": "redis://redis:6379/0", "redis_password": PASSWORD, "networks": ["demo"], "production": True,
             "secrets": {"token": "s3cret-token", "unused": "nobody-wants-it"}}
 
@@ -52,7 +54,9 @@ class Place:
         return str(error.value)
 
     def files(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.root)): path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
+        """What was written, besides the lock and the number that keep other runs out."""
+        found = {path.relative_to(self.root): path for path in self.root.rglob("*") if path.is_file()}
+        return {str(name): path.read_bytes() for name, path in found.items() if "state" not in name.parts}
 
 
 @pytest.fixture
@@ -110,7 +114,26 @@ def test_another_configuration_is_another_revision_and_the_old_one_is_found_agai
 @AS_ROOT
 def test_a_lost_generation_takes_no_number_twice(place: Place) -> None:
     place.compose(generation=9)
-    assert place.compose(generation=1, defaults={"memory": "65M"}).values["revision"] == 10
+    assert place.compose(generation=None, defaults={"memory": "65M"}).values["revision"] == 10
+
+
+@AS_ROOT
+def test_a_run_that_was_overtaken_writes_nothing(place: Place) -> None:
+    """What is left of a killed run must not put its own secrets over the later run's."""
+    place.compose(generation=8, run="r2")
+    before = place.files()
+    for run, generation in (("r1", 7), ("r3", 8)):
+        with pytest.raises(DriftguardError, match="state/fence: expected"):
+            place.compose(run=run, generation=generation, redis_password="an older one")
+    assert place.files() == before
+
+
+def test_two_runs_do_not_write_at_once(place: Place) -> None:
+    with HostRecords(place.root, "demo").lock("the other", 0.0):
+        with pytest.raises(DriftguardError, match="run the other"):
+            place.compose(generation=None)
+        assert place.compose(True).changed
+    assert place.files() == {}
 
 
 @AS_ROOT

@@ -288,3 +288,12 @@ def test_allows() -> None:
     assert ROLLING_AX.allows(A.release_id, A.sha)
     assert not ROLLING_AX.allows(A.release_id, B.sha)
     assert not ROLLING_AX.allows(B.release_id, B.sha)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_a_record_with_a_word_that_only_python_takes_for_a_number_is_refused(word: str) -> None:
+    text = render_json(SETTLED_X).rstrip()
+    assert text.endswith("}")
+    with pytest.raises(DriftguardError, match="mend it"):
+        parse(f'{text[:-1].rstrip()}, "later": {word}}}')
+    assert parse(f'{text[:-1].rstrip()}, "later": 1}}') == SETTLED_X
