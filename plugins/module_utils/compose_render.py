@@ -15,7 +15,15 @@ from .compose_checks import check_against_image
 from .errors import DriftguardError
 from .fleet_spec import Healthcheck, Service
 from .fleet_values import size_text
-from .names import GUARD_MOUNT, LABEL_FLEET, LABEL_SERVICE, LABEL_SPEC, SECRETS_MOUNT, compose_project
+from .names import (
+    GUARD_MOUNT,
+    LABEL_FLEET,
+    LABEL_SERVICE,
+    LABEL_SPEC,
+    SECRETS_MOUNT,
+    compose_project,
+    guard_directory,
+)
 from .release_info import VariantImage
 
 try:
@@ -177,7 +185,7 @@ def _environment(around: Surroundings, service: Service) -> dict[str, str]:
 
 def _guard_mount(around: Surroundings) -> dict[str, Any]:
     return {
-        "type": "bind", "source": f"{around.root}/guard", "target": GUARD_MOUNT, "read_only": True,
+        "type": "bind", "source": guard_directory(around.root), "target": GUARD_MOUNT, "read_only": True,
         "bind": {"create_host_path": False},
     }
 

@@ -10,6 +10,7 @@ from typing import Any, Iterable, Mapping, Optional
 
 from .engine import Engine
 from .names import (
+    GUARD_MOUNT,
     LABEL_COMPOSE_NUMBER,
     LABEL_COMPOSE_PROJECT,
     LABEL_COMPOSE_SERVICE,
@@ -41,7 +42,9 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class Container:
-    """One container; ``changes``: paths that differ from its image, ``mounts``: the destinations of its mounts."""
+    """One container; ``changes``: paths that differ from its image, ``mounts``: the destinations of its mounts,
+    ``guard``: the host's directory that is mounted as the guard, empty for none and for one that it may write.
+    """
 
     id: str
     name: str
@@ -62,6 +65,7 @@ class Container:
     entrypoint: tuple[str, ...]
     command: tuple[str, ...]
     mounts: tuple[str, ...]
+    guard: str
     image: Optional[ImageFacts]
     changes: tuple[str, ...] = ()
 
@@ -162,7 +166,13 @@ def container_of(facts: Mapping[str, Any], image: Optional[ImageFacts]) -> Conta
         healthcheck=tuple((config.get("Healthcheck") or {}).get("Test") or ()),
         environment=_environment(config.get("Env")),
         entrypoint=tuple(config.get("Entrypoint") or ()), command=tuple(config.get("Cmd") or ()),
-        mounts=(*filter(None, mounts), *(host.get("Tmpfs") or ())), image=image)
+        mounts=(*filter(None, mounts), *(host.get("Tmpfs") or ())), guard=_guard(facts.get("Mounts") or ()),
+        image=image)
+
+
+def _guard(mounts: Iterable[Mapping[str, Any]]) -> str:
+    own = [mount for mount in mounts if mount.get("Destination") == GUARD_MOUNT]
+    return str(own[-1].get("Source") or "") if own and own[-1].get("RW") is False else ""
 
 
 def image_facts(image: Optional[Mapping[str, Any]]) -> Optional[ImageFacts]:

@@ -21,6 +21,7 @@ from typing import Iterator, Optional
 
 from .errors import DriftguardError
 from .host_files import make_directory, read_text, sync_directory, write_atomic
+from .names import guard_directory
 from .record import Record, check_generation, parse_record, render_env, render_json
 from .untrusted import check_fleet, check_seconds, clean, digits
 
@@ -51,7 +52,7 @@ class HostRecords:
     def __init__(self, root: Path, fleet: str) -> None:
         self.fleet = check_fleet(fleet)
         self.directory = root / fleet
-        self._guard = self.directory / "guard"
+        self._guard = Path(guard_directory(str(self.directory)))
         self._state = self.directory / "state"
 
     def read(self) -> HostRecord:

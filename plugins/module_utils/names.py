@@ -46,6 +46,11 @@ def compose_project(fleet: str) -> str:
     return f"{fleet}-workers"
 
 
+def guard_directory(root: str) -> str:
+    """Directory on a host that its containers mount as :data:`GUARD_MOUNT`; root: the fleet's directory there."""
+    return f"{root}/guard"
+
+
 def repository_of(repository: str, variant: str) -> str:
     """Repository of one variant: the plain one for base, ``<repository>-<variant>`` for the others."""
     return repository if variant == "base" else f"{repository}-{variant}"

@@ -46,12 +46,14 @@ def repositories_of(fleet: str, services: Mapping[str, Service], release: Option
 
 
 def wanted_services(
-    engine: Engine, services: Mapping[str, Service], release: Optional[Release], sha: str, with_tags: bool = True,
+    engine: Engine, services: Mapping[str, Service], release: Optional[Release], sha: str, guard: str = "",
+    with_tags: bool = True,
 ) -> dict[str, Wanted]:
     """What each service's instances should be on this engine.
 
     :param release: the release of the revision this host should run; None, or another commit's, when there is none for
         sha.
+    :param guard: directory of the fleet's guards on this host.
     :param with_tags: also look whether somebody moved the release's tags.
     """
     fits = release if release is not None and release.sha == sha else None
@@ -62,7 +64,7 @@ def wanted_services(
     return {
         name: Wanted(
             name, service.replicas, service.variant, ids[service.variant], sha, fits.release_id if fits else "",
-            retagged=moved[service.variant])
+            retagged=moved[service.variant], guard=guard)
         for name, service in services.items()}
 
 

@@ -31,7 +31,7 @@ from .errors import DriftguardError
 from .fleet_containers import Container, fleet_containers
 from .host_record import HostRecords
 from .module_base import FailedResult, Result
-from .names import LABEL_COMPOSE_PROJECT, compose_project, repository_of
+from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repository_of
 from .release_info import Release
 from .revisions import Revision, Revisions
 from .rollout_plan import Plan, Step, plan_rollout
@@ -159,6 +159,7 @@ class Rollout:
                 release.release_id if release else "",
                 memory=int(service["memory"]),
                 spec=service["spec"],
+                guard=guard_directory(str(self._root)),
             )
             for name, service in services.items()
         }

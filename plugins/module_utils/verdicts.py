@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Optional
 
@@ -44,6 +45,7 @@ class Wanted:
 
     :param image_id: the release's image of the service's variant, as this host's engine names it; None: it isn't there.
     :param memory: limit in bytes, None to leave unchecked; likewise the spec hash.
+    :param guard: directory of the fleet's guards on the host, empty to leave unchecked.
     """
 
     service: str
@@ -54,6 +56,7 @@ class Wanted:
     release_id: str
     memory: Optional[int] = None
     spec: Optional[str] = None
+    guard: str = ""
     retagged: str = ""
 
 
@@ -131,6 +134,10 @@ def _guard(container: Container, wanted: Wanted) -> Optional[Problem]:
     guarded = any(word.startswith(f"{GUARD_MOUNT}/version_guard.") for word in container.entrypoint)
     if not guarded or GUARD_MOUNT not in container.mounts:
         return Problem(UNGUARDED, "started without the guard", _redeploy(container))
+    if wanted.guard and os.path.normpath(container.guard) != os.path.normpath(wanted.guard):
+        return Problem(
+            UNGUARDED, f"its guard is {container.guard or 'a directory that it may write'}, not {wanted.guard}",
+            _redeploy(container))
     return None
 
 

@@ -15,6 +15,7 @@ from .errors import DriftguardError
 from .fleet_spec import Service, placed, read_services
 from .host_record import HostRecords
 from .module_base import FailedResult, Result
+from .names import guard_directory
 from .proof import Row, is_proved
 from .proof_gather import Place, failing, prove_host, repositories_of, wanted_services
 from .proof_table import table
@@ -66,7 +67,8 @@ def check_versions(options: Mapping[str, Any], engine: Engine, redis: RedisGatew
         options["hosts"],
         repositories_of(fleet, services, revision.release if revision else None),
     )
-    rows = _record_rows(options, records, expected) + _prove(place, services, expected, options["timeout"])
+    wanted = wanted_services(engine, services, expected.release, expected.sha, guard_directory(str(root)))
+    rows = _record_rows(options, records, expected) + prove_host(place, wanted, options["timeout"])
     values = _values(rows, expected, records)
     if not is_proved(rows):
         raise FailedResult(_failure(fleet, host, rows), values)
@@ -85,11 +87,6 @@ def _services(options: Mapping[str, Any], revision: Optional[Revision]) -> dict[
     return {
         name: Service(name, variant=str(facts["variant"]), replicas=int(facts["replicas"]))
         for name, facts in revision.services.items()}
-
-
-def _prove(place: Place, services: Mapping[str, Service], expected: Expectation, timeout: float) -> list[Row]:
-    wanted = wanted_services(place.engine, services, expected.release, expected.sha)
-    return prove_host(place, wanted, timeout)
 
 
 def _records(redis: RedisGateway, fleet: str, host: str, root: Path) -> Records:

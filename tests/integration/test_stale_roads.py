@@ -41,6 +41,7 @@ class Deployed:
         client = self.fleet.engine.api
         facts = client.inspect_container(template.id)
         config, host = facts["Config"], facts["HostConfig"]
+        covered = {bind.split(":")[1] for bind in changes.get("binds", [])}
         labels = {
             key: value for key, value in {**config["Labels"], **changes.get("labels", {})}.items() if value is not None
         }
@@ -56,7 +57,7 @@ class Deployed:
                 binds=[
                     f"{mount['Source']}:{mount['Destination']}:ro"
                     for mount in facts["Mounts"]
-                    if mount["Type"] == "bind"
+                    if mount["Type"] == "bind" and mount["Destination"] not in covered
                 ]
                 + changes.get("binds", []),
                 read_only=host["ReadonlyRootfs"],
@@ -315,6 +316,15 @@ def test_started_without_the_guard(deployed: Deployed) -> None:
     template = deployed.one("alpha")
     with deployed.instead_of(template, **unguarded(template)):
         deployed.refused(template.name, "[UNGUARDED]")
+
+
+def test_a_guard_that_is_not_the_fleets(deployed: Deployed, tmp_path: Path) -> None:
+    template = deployed.one("alpha")
+    for name in ("version_guard.py", "version_guard.sh"):
+        (tmp_path / name).write_text("import os, sys\nos.execvp(sys.argv[2], sys.argv[2:])\n")
+    tmp_path.chmod(0o755)
+    with deployed.instead_of(template, binds=[f"{tmp_path}:/opt/driftguard/guard:ro"]):
+        deployed.refused(template.name, "[UNGUARDED]", str(tmp_path))
 
 
 def test_a_sibling_fleet_is_no_extra(deployed: Deployed) -> None:

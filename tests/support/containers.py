@@ -25,6 +25,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 RELEASE_ID = "0123456789ab.89abcdef0123"
 IMAGE_ID = "sha256:" + "a" * 64
 CONTAINER_ID = "c" * 64
+GUARD = "/opt/driftguard/demo/guard"
 PROJECT = "demo-workers"
 
 
@@ -43,8 +44,8 @@ def image(image_id: str = IMAGE_ID, sha: str = SHA, release_id: str = RELEASE_ID
 
 def inspected(
     container_id: str = CONTAINER_ID, service: str = "extractor", number: int = 1, status: str = "running",
-    sha: str = SHA,
-    image_id: str = IMAGE_ID, project: str = PROJECT, labels: Optional[Mapping[str, str]] = None,
+    sha: str = SHA, image_id: str = IMAGE_ID, project: str = PROJECT, labels: Optional[Mapping[str, str]] = None,
+    guard: str = GUARD,
 ) -> dict[str, Any]:
     """``docker inspect`` of an instance as worker_rollout makes it."""
     return copy.deepcopy({
@@ -62,7 +63,7 @@ def inspected(
                 "io.driftguard.fleet": "demo", "io.driftguard.spec": "spec1", **(labels or {})}},
         "HostConfig": {
             "RestartPolicy": {"Name": "always"}, "Memory": 2**26, "Tmpfs": {"/tmp": ""}},
-        "Mounts": [{"Type": "bind", "Destination": "/opt/driftguard/guard"}],
+        "Mounts": [{"Type": "bind", "Source": guard, "Destination": "/opt/driftguard/guard", "RW": False}],
     })
 
 
@@ -78,7 +79,8 @@ def container(container_id: str = CONTAINER_ID, **changes: Any) -> Container:
 
 def wanted(service: str = "extractor", replicas: int = 1, **changes: Any) -> Wanted:
     """What :func:`container` is."""
-    return replace(Wanted(service, replicas, "base", IMAGE_ID, SHA, RELEASE_ID, memory=2**26, spec="spec1"), **changes)
+    made = Wanted(service, replicas, "base", IMAGE_ID, SHA, RELEASE_ID, memory=2**26, spec="spec1", guard=GUARD)
+    return replace(made, **changes)
 
 
 class FakeEngine:

@@ -32,6 +32,7 @@ def test_a_container_is_read_whole() -> None:
     assert (read.project, read.spec, read.one_off, read.half_made) == ("demo-workers", "spec1", False, False)
     assert (read.memory, read.stop_timeout, read.restart_policy) == (2**26, 30, "always")
     assert (read.mounts, read.command) == (("/opt/driftguard/guard", "/tmp"), ("python", "-m", "worker"))
+    assert read.guard == "/opt/driftguard/demo/guard"
     assert read.environment["GIT_SHA"] == SHA
     assert read.healthcheck == ("CMD", "true")
     assert read.image == ImageFacts(IMAGE_ID, SHA, RELEASE_ID, SHA, "/work", ("python", "-m", "worker"))

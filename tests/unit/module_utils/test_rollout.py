@@ -34,7 +34,7 @@ class Host:
         self.root = root
         self.revisions = Revisions(root / "demo")
         self.write(7, DESIRED["services"])
-        self.engine = FakeEngine([inspected()], [image()])
+        self.engine = FakeEngine([inspected(guard=f"{root}/demo/guard")], [image()])
         self.engine.networks = {"common"}
         self.options: dict[str, Any] = {
             "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,

@@ -43,6 +43,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "other guard": (
         {"entrypoint": ("/usr/bin/python3", "/tmp/version_guard.py")}, verdicts.UNGUARDED, "without the guard"),
     "guard not mounted": ({"mounts": ("/tmp",)}, verdicts.UNGUARDED, "without the guard"),
+    "guard of another directory": ({"guard": "/tmp/guard"}, verdicts.UNGUARDED, "its guard is /tmp/guard, not /"),
+    "guard that the worker may write": ({"guard": ""}, verdicts.UNGUARDED, "a directory that it may write, not /"),
     "volume over the code": (
         {"mounts": (GUARD, "/work/src")}, verdicts.MOUNTED, "/work/src lies over the code in /work"),
     "volume above the code": ({"mounts": (GUARD, "/etc")}, verdicts.MOUNTED, "/etc/driftguard"),

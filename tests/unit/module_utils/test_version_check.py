@@ -67,7 +67,7 @@ class Host:
         self.revisions.settle(self.revisions.load(7), 7)
         self.records = HostRecords(root, "demo")
         self.records.write(record(OURS))
-        self.engine = FakeEngine([inspected()], [image()])
+        self.engine = FakeEngine([inspected(guard=f"{root}/demo/guard")], [image()])
         self.redis = FakeRedis()
         self.options: dict[str, Any] = {
             "fleet": "demo", "host": "host1", "root": str(root), "hosts": ["host1"], "services": {"extractor": None},
