@@ -75,10 +75,10 @@ class Engine:
 
     # containers
 
-    def network_names(self) -> set[str]:
-        """Names of the networks on this engine."""
+    def network_names(self, labels: Iterable[str] = ()) -> set[str]:
+        """Names of the networks on this engine that carry every one of the labels (``key`` or ``key=value``)."""
         with _asking("network list"):
-            return {str(row["Name"]) for row in self._client.networks()}
+            return {str(row["Name"]) for row in self._client.networks(filters={"label": list(labels)})}
 
     def container_ids(self, labels: Iterable[str] = ()) -> list[str]:
         """Ids of all containers, in whatever state, that carry every one of the labels (``key`` or ``key=value``)."""

@@ -11,7 +11,7 @@ from typing import Iterable, Mapping, Optional, Sequence
 
 from . import proof
 from .engine import Engine
-from .fleet_containers import Container, fleet_containers
+from .fleet_containers import Container, fleet_containers, image_facts
 from .fleet_spec import Service
 from .names import compose_project, repository_of
 from .redis_gateway import RedisGateway
@@ -60,7 +60,7 @@ def wanted_services(
     variants = {service.variant for service in services.values()}
     images = {name: fits.variants.get(name) if fits else None for name in variants}
     ids = {name: _engine_id(engine, image) for name, image in images.items()}
-    moved = {name: _moved_tag(engine, image, ids[name]) if with_tags else "" for name, image in images.items()}
+    moved = {name: _moved_tag(engine, image, ids[name], sha) if with_tags else "" for name, image in images.items()}
     return {
         name: Wanted(
             name, service.replicas, service.variant, ids[service.variant], sha, fits.release_id if fits else "",
@@ -73,11 +73,15 @@ def _engine_id(engine: Engine, image: Optional[VariantImage]) -> Optional[str]:
     return str(facts["Id"]) if facts else None
 
 
-def _moved_tag(engine: Engine, image: Optional[VariantImage], own_id: Optional[str]) -> str:
+def _moved_tag(engine: Engine, image: Optional[VariantImage], own_id: Optional[str], sha: str) -> str:
+    """Which tag of a release names another commit's image by now.
+
+    The same commit built anew, with another base say, takes its tags over; ``latest`` names no commit.
+    """
     for tag in image.tags if image and own_id else ():
-        facts = engine.image(tag)
-        if facts is not None and facts["Id"] != own_id:
-            return f"tag {tag} was moved to another image ({str(facts['Id'])[7:19]})"
+        facts = image_facts(engine.image(tag)) if not tag.endswith(":latest") else None
+        if facts is not None and facts.id != own_id and (facts.sha, facts.environment_sha) != (sha, sha):
+            return f"tag {tag} was moved to another image ({facts.id[7:19]})"
     return ""
 
 

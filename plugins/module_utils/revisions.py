@@ -157,6 +157,11 @@ class Revisions:
             entry for entry in (entries if isinstance(entries, list) else ())
             if isinstance(entry, dict) and whole_number(entry.get("revision")) is not None]
 
+    def settled_by(self) -> int:
+        """Number of the deploy that settled a revision here last, 0 for none."""
+        numbers = [whole_number(entry.get("generation")) for entry in self.history()[-1:]]
+        return max((number for number in numbers if number is not None), default=0)
+
     def settle(self, revision: Revision, generation: int) -> bool:
         """Make a proved revision the current one; returns whether anything changed."""
         if self.current() == revision.number:

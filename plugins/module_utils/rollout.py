@@ -22,19 +22,21 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 from .engine import Engine
 from .errors import DriftguardError
-from .fleet_containers import Container, fleet_containers
+from .fleet_containers import RUNNING, Container, fleet_containers
+from .host_files import read_text, write_atomic
 from .host_record import HostRecords
 from .module_base import FailedResult, Result
 from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repository_of
+from .record import SETTLED
 from .release_info import Release
 from .revisions import Revision, Revisions
-from .rollout_plan import Plan, Step, plan_rollout
+from .rollout_plan import RECREATE, REMOVE, Plan, Step, plan_rollout
 from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
 from .rollout_target import prediction
 from .rollout_wait import Failure, Watch
@@ -42,6 +44,7 @@ from .untrusted import check_seconds
 from .verdicts import Wanted
 
 Times = Dict[str, float]
+LEAVING = "being stopped"
 NO_LOCK = -1  # check mode looks without holding anything
 
 
@@ -59,6 +62,7 @@ class Rollout:
         self._project = compose_project(self._fleet)
         self._root = Path(options["root"]) / self._fleet
         self._revisions = Revisions(self._root)
+        self._leaving_file = self._root / "state" / "leaving"
         self._times: Times = {}
 
     def run(self) -> Result:
@@ -90,21 +94,24 @@ class Rollout:
         if not self._check_mode:
             with self._reporting(values, bool(plan.changes)):
                 graces = {name: int(service["grace"]) for name, service in services.items()}
-                self._timed(
-                    "recreate",
-                    lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point, lock),
-                )
+                with self._leaving(plan):
+                    self._timed(
+                        "recreate",
+                        lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point, lock),
+                    )
                 self._timed("stabilize", lambda: self._stand(wanted, safe_point))
         return self._result(plan, values)
 
     def _absent(self, safe_point: Callable[[], None], lock: int) -> Result:
         steps = tuple(
-            Step("remove", c.service, "asked for", c) for c in self._containers(None) if c.project == self._project
+            Step(REMOVE, c.service, "asked for", c) for c in self._containers(None) if c.project == self._project
         )
         plan = Plan(steps)
         values = self._values(None, None, plan)
-        if not self._check_mode and steps:
-            with self._reporting(values, True):
+        own = f"{LABEL_COMPOSE_PROJECT}={self._project}"
+        # A compose that failed with its first container has made the network all the same.
+        if not self._check_mode and (steps or self._engine.network_names([own])):
+            with self._reporting(values, True), self._leaving(plan):
                 self._timed(
                     "recreate",
                     lambda: remove_containers(
@@ -115,12 +122,15 @@ class Rollout:
         return self._result(plan, values)
 
     def _settled(self, safe_point: Callable[[], None], lock: int) -> Result:
+        published = self._options["published"]
+        if published is not None and not self._is_news(published):
+            return Result(False, {"revision": self._revisions.current(), "previous": self._revisions.current()})
         number, release, _services, _file = self._target()
         changed = self._revisions.current() != number
+        values = {"revision": number, "previous": self._revisions.current(), "release": _named(release)}
         if changed and not self._check_mode:
             safe_point()
-            self._revisions.settle(self._revisions.load(number), self._options["generation"])
-        values = {"revision": number, "release": _named(release)}
+            self._revisions.settle(self._revisions.load(number), published or self._options["generation"])
         return Result(
             changed,
             values,
@@ -128,11 +138,26 @@ class Rollout:
             f"current: {number}\n",
         )
 
+    def _is_news(self, published: int) -> bool:
+        """Whether a revision was published since the last one was settled here, and is kept here."""
+        kept = self._options["revision"] in {str(number) for number in self._revisions.numbers()}
+        return kept and published > self._revisions.settled_by()
+
+    def _is_left_midway(self) -> bool:
+        """Whether a run ended before it was decided: what runs here may then be another release than the current."""
+        current, record = self._revisions.current(), HostRecords(Path(self._options["root"]), self._fleet).read().record
+        if current is None or record is None:
+            return False
+        proved = self._revisions.load(current).release.release_id
+        return record.phase != SETTLED or record.target.release_id != proved
+
     def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
         """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
         if self._check_mode and self._options["desired"]:
             return (*prediction(self._fleet, self._options["revision"], self._options["desired"]), self._root)
-        number = self._revisions.resolve(self._options["revision"])
+        wanted = self._options["revision"]
+        # Before a release that was never published is the one that was proved last.
+        number = self._revisions.resolve("current" if wanted == "previous" and self._is_left_midway() else wanted)
         revision: Revision = self._revisions.load(number)
         return number, revision.release, revision.services, revision.compose_file
 
@@ -166,11 +191,23 @@ class Rollout:
 
     def _containers(self, release: Optional[Release]) -> list[Container]:
         own = {repository_of(f"{self._fleet}-worker", "base")}
-        return fleet_containers(
+        found = fleet_containers(
             self._engine,
             self._fleet,
             own | {image.repository for image in release.variants.values()} if release else own,
         )
+        # The engine calls a container running until its grace period is over, also after whoever stopped it was killed.
+        leaving = set((read_text(self._leaving_file) or "").split())
+        return [replace(one, status=LEAVING) if one.id in leaving and one.status == RUNNING else one for one in found]
+
+    @contextmanager
+    def _leaving(self, plan: Plan) -> Iterator[None]:
+        """Keep on disk which containers are being stopped, until they are gone."""
+        ids = [step.container.id for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container]
+        if ids:
+            write_atomic(self._leaving_file, "".join(f"{one}\n" for one in ids), 0o600)
+        yield
+        self._leaving_file.unlink(missing_ok=True)
 
     def _refuse_extras(self, plan: Plan) -> None:
         if plan.extras:

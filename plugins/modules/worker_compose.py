@@ -142,13 +142,17 @@ changed_secrets:
   elements: str
 """
 
+from typing import Any
+
 from ansible_collections.driftguard.workers.plugins.module_utils.compose_host import write_compose
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
     FLEET_SPEC,
     ROOT_SPEC,
     SPEC_SPEC,
+    Result,
     run_module,
 )
+from ansible_collections.driftguard.workers.plugins.module_utils.redis_url import passwords_in
 
 ARGUMENTS = {
     **FLEET_SPEC,
@@ -169,7 +173,13 @@ ARGUMENTS = {
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, lambda module: write_compose(module.params, module.check_mode))
+    run_module(ARGUMENTS, _write)
+
+
+def _write(module: Any) -> Result:
+    # One that is refused for its password must not show it in what -vvv says of the invocation.
+    module.no_log_values.update(passwords_in(module.params["redis_url"]))
+    return write_compose(module.params, module.check_mode)
 
 
 if __name__ == "__main__":

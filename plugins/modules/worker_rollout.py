@@ -75,6 +75,12 @@ options:
       - Id of this run, shown to whoever has to wait for it, and told apart from another run with the same number.
     type: str
     default: ""
+  published:
+    description:
+      - With O(state=settled), number of the deployment that published the revision. Nothing is done when a later one
+        was settled here since, or when the revision is not kept here.
+      - For what a run that was killed after it had published left undone.
+    type: int
   wait_timeout:
     description:
       - Seconds for every instance to become healthy.
@@ -207,6 +213,7 @@ ARGUMENTS = {
     "services": {"type": "list", "elements": "str", "default": []},
     "prune": {"type": "str", "choices": ["none", "project", "all"], "default": "none"},
     "generation": {"type": "int", "required": True},
+    "published": {"type": "int"},
     "run": {"type": "str", "default": ""},
     "wait_timeout": {"type": "float", "default": 120.0},
     "stabilize": {"type": "float", "default": 20.0},

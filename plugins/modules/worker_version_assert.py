@@ -53,7 +53,8 @@ options:
     default: current
   check_record:
     description:
-      - Also demand that the records of the fleet and of this host are settled on the expected commit.
+      - Also demand that the records of the fleet and of this host are settled on the expected commit, and that the
+        release's tags name its images.
     type: bool
     default: true
   timeout:

@@ -74,6 +74,17 @@ def test_engine_down(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.verify().must_fail("Docker Engine", "expected", "remedy")
 
 
+@pytest.mark.parametrize(("name", "value"), [("worker_stabilize", "soon"), ("worker_redis_url", None)])
+def test_a_variable_of_the_wrong_kind_or_none(fleet: Fleet, name: str, value: str | None) -> None:
+    if value is None:
+        del fleet.variables[name]
+    else:
+        fleet.variables[name] = value
+    fleet.deploy().must_fail("expected", "found", name, "remedy")
+    assert [record["result"] for record in fleet.evidence()] == ["failed"]
+    assert not fleet.root.exists()
+
+
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 256 KiB."""
@@ -103,7 +114,9 @@ def test_disk_full_while_rendering(fleet: Fleet, full_disk: Path) -> None:
     }
     assert after == before
     assert fleet.ids() == ids
+    assert fleet.evidence()[-1]["result"] == "failed"
     filler.unlink()
+    fleet.verify().must_pass()
     fleet.deploy().must_pass()
 
 

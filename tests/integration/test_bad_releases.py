@@ -29,8 +29,7 @@ def test_a_bad_release_is_rolled_back(fleet: Fleet, name: str) -> None:
     bad = fleet.commit(**behaviour)
     run = fleet.deploy(*QUICK).must_fail(*said)
     assert "back on what it ran before" in run.output
-    shas = {container.image.labels["org.opencontainers.image.revision"] for container in fleet.containers()}
-    assert shas == {good}
+    assert fleet.shas() == {good}
     fleet.verify("-e", f"worker_expected_sha={good}").must_pass()
     fleet.verify("-e", f"worker_expected_sha={bad}").must_fail()
     record = fleet.evidence()[1]
@@ -48,6 +47,18 @@ def test_a_bad_first_release_leaves_nothing_running(fleet: Fleet, name: str) -> 
     assert fleet.evidence()[-1]["result"] == "rolled back"
     fleet.commit()
     fleet.deploy().must_pass()
+
+
+def test_another_release_of_the_same_commit_is_rolled_back(fleet: Fleet) -> None:
+    """It took over the tags that name the commit; the old release is its images and not their tags."""
+    fleet.deploy().must_pass()
+    images = {container.image.id for container in fleet.containers()}
+    fleet.variables["worker_image_build_args"] = {"NOTE": "another"}
+    fleet.variables["worker_service_defaults"]["healthcheck"]["test"] = ["false"]
+    fleet.deploy(*QUICK).must_fail("not healthy within", "back on what it ran before")
+    assert {container.image.id for container in fleet.containers()} == images
+    assert not images & {image.id for image in fleet.engine.images.list(name=f"{fleet.name}-worker")}
+    fleet.verify().must_pass()
 
 
 def test_the_default_window_sees_a_crash_after_12_seconds(fleet: Fleet) -> None:

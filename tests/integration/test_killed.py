@@ -93,6 +93,92 @@ def test_compose_killed_in_mid_create(fleet: Fleet) -> None:
     converges(fleet)
 
 
+def killed_with_all_recreated(fleet: Fleet) -> None:
+    """A deployment that was killed when all its containers ran, and before it said what it thinks of them."""
+    old = set(fleet.ids().values())
+    process = fleet.start("deploy-workers.yml", "-e", "worker_stabilize=30")
+
+    def all_new() -> bool:
+        running = {container.id for container in fleet.containers() if container.status == "running"}
+        return len(running) == 3 and not running & old
+
+    wait_for(all_new, "all containers to be recreated", 60)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+IMPATIENT = ("-e", "worker_registration_timeout=5")
+
+
+def test_a_bad_release_that_a_killed_run_left_is_rolled_back(fleet: Fleet) -> None:
+    """The next run finds nothing to change, and has to go back all the same."""
+    good = fleet.git("rev-parse", "HEAD")
+    fleet.deploy().must_pass()
+    fleet.commit(mute=True)
+    killed_with_all_recreated(fleet)
+    run = fleet.deploy(*IMPATIENT).must_fail("[UNREGISTERED]", "back on what it ran before")
+    assert fleet.evidence()[-1]["result"] == "rolled back", run.output
+    assert fleet.shas() == {good}
+    fleet.verify().must_pass()
+
+
+def test_a_bad_first_release_that_a_killed_run_left_is_removed(fleet: Fleet) -> None:
+    fleet.commit(mute=True)
+    killed_with_all_recreated(fleet)
+    fleet.deploy(*IMPATIENT).must_fail("[UNREGISTERED]")
+    assert fleet.containers() == []
+    fleet.commit()
+    fleet.deploy().must_pass()
+
+
+def published_and_killed(fleet: Fleet) -> tuple[str, str]:
+    """Two commits, the second published by a run that was killed before it made that revision the host's current."""
+    first = fleet.git("rev-parse", "HEAD")
+    fleet.deploy().must_pass()
+    link, history = (fleet.root / fleet.name / part for part in ("current", "state/history.json"))
+    target, told = os.readlink(link), history.read_text()
+    second = fleet.commit()
+    fleet.deploy().must_pass()
+    link.unlink()
+    link.symlink_to(target)
+    history.write_text(told)
+    return first, second
+
+
+def test_a_rollback_goes_back_to_what_was_published_before_the_kill(fleet: Fleet) -> None:
+    _, second = published_and_killed(fleet)
+    fleet.commit(crash_after=0)
+    fleet.deploy().must_fail("exit status 3", "back on what it ran before")
+    assert fleet.shas() == {second}
+    fleet.verify("-e", f"worker_expected_sha={second}").must_pass()
+
+
+def test_previous_is_what_was_before_the_published_one(fleet: Fleet) -> None:
+    first, _ = published_and_killed(fleet)
+    fleet.play("rollback-workers.yml").must_pass()
+    assert fleet.shas() == {first}
+    fleet.verify().must_pass()
+
+
+def test_previous_is_the_proved_one_when_a_killed_run_left_another(fleet: Fleet) -> None:
+    fleet.deploy().must_pass()
+    good = fleet.commit()
+    fleet.deploy().must_pass()
+    fleet.commit(mute=True)
+    killed_with_all_recreated(fleet)
+    fleet.play("rollback-workers.yml").must_pass()
+    assert fleet.shas() == {good}
+
+
+def test_the_old_commit_again_after_a_kill_while_its_workers_were_stopping(fleet: Fleet) -> None:
+    """They still run, as long as their grace time lasts, and must not be taken for the ones that are wanted."""
+    process = under_way(fleet)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    fleet.git("checkout", "-q", "HEAD~1")
+    converges(fleet)
+
+
 def test_half_made_containers_are_healed(fleet: Fleet) -> None:
     """What a compose that was killed in mid-recreate leaves: created, with twelve digits before the name."""
     fleet.deploy().must_pass()

@@ -86,5 +86,5 @@ def test_a_short_secret_is_refused(fleet: Fleet) -> None:
 
 def test_a_password_in_the_workers_url_is_refused(fleet: Fleet) -> None:
     fleet.variables["worker_redis_url"] = "redis://:hunter2-hunter2@127.0.0.1:6379/0"
-    run = fleet.deploy().must_fail("worker_redis_url", "without a password")
+    run = fleet.deploy("-vvv").must_fail("worker_redis_url", "without a password")
     assert "hunter2-hunter2" not in run.output

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import (
@@ -45,7 +46,6 @@ def image(image_id: str = IMAGE_ID, sha: str = SHA, release_id: str = RELEASE_ID
 def inspected(
     container_id: str = CONTAINER_ID, service: str = "extractor", number: int = 1, status: str = "running",
     sha: str = SHA, image_id: str = IMAGE_ID, project: str = PROJECT, labels: Optional[Mapping[str, str]] = None,
-    guard: str = GUARD,
 ) -> dict[str, Any]:
     """``docker inspect`` of an instance as worker_rollout makes it."""
     return copy.deepcopy({
@@ -63,8 +63,15 @@ def inspected(
                 "io.driftguard.fleet": "demo", "io.driftguard.spec": "spec1", **(labels or {})}},
         "HostConfig": {
             "RestartPolicy": {"Name": "always"}, "Memory": 2**26, "Tmpfs": {"/tmp": ""}},
-        "Mounts": [{"Type": "bind", "Source": guard, "Destination": "/opt/driftguard/guard", "RW": False}],
+        "Mounts": [{"Type": "bind", "Source": GUARD, "Destination": "/opt/driftguard/guard", "RW": False}],
     })
+
+
+def inspected_below(root: Path) -> dict[str, Any]:
+    """The same on a host whose fleets are below another directory."""
+    facts = inspected()
+    facts["Mounts"][0]["Source"] = str(root / "demo" / "guard")
+    return facts
 
 
 def container(container_id: str = CONTAINER_ID, **changes: Any) -> Container:
@@ -105,6 +112,7 @@ class FakeEngine:
         self.ended: dict[str, int] = {}
         self.stopped: list[tuple[str, int]] = []
         self.networks: set[str] = set()
+        self.own_networks: set[str] = set()
         self.probes: dict[str, Any] = {}
 
     @property
@@ -157,9 +165,9 @@ class FakeEngine:
             row["Id"] for row in self.container_rows()
             if all((row["Labels"] or {}).get(label.split("=")[0]) == label.split("=")[1] for label in labels)]
 
-    def network_names(self) -> set[str]:
-        """Names of the networks."""
-        return self.networks
+    def network_names(self, labels: Iterable[str] = ()) -> set[str]:
+        """Names of the networks; those with labels are compose's own."""
+        return self.own_networks if list(labels) else self.networks
 
     def stop(self, container_id: str, grace: int) -> None:
         """Note that a container was stopped."""

@@ -261,6 +261,10 @@ class Fleet:
         ]
         return sorted(wanted, key=lambda container: container.name)
 
+    def shas(self) -> set[str]:
+        """The commits that the images of its containers are stamped with."""
+        return {container.image.labels["org.opencontainers.image.revision"] for container in self.containers()}
+
     def ids(self) -> dict[str, str]:
         """Container name to id."""
         return {container.name: container.id for container in self.containers()}

@@ -160,6 +160,9 @@ def test_an_image_that_is_gone_is_not_known() -> None:
     (["demo-worker:0123456"], "tag demo-worker:0123456 was moved to another image (bbbbbbbbbbbb)"),
 ])
 def test_a_moved_tag_is_seen(tagged: list[str], said: str) -> None:
-    images = [image(), {**IMAGES[1], "RepoTags": tagged}]
+    images = [image(), {**IMAGES[1], **image(OTHER, sha="e" * 40), "RepoTags": tagged}]
     assert _wanted(release=release_of(), images=images)["extractor"][2] == said
+    # The same commit built anew took them over.
+    images = [image(), {**IMAGES[1], "RepoTags": tagged}]
+    assert _wanted(release=release_of(), images=images)["extractor"][2] == ""
     assert _wanted(release=release_of(), images=images, with_tags=False)["extractor"][2] == ""

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult, Result
+from ansible_collections.driftguard.workers.plugins.module_utils.record import Record, ReleaseRef
 from ansible_collections.driftguard.workers.plugins.module_utils.revisions import Revisions, release_json
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout import Rollout
-from support.containers import CONTAINER_ID, IMAGE_ID, RELEASE_ID, SHA, FakeEngine, image, inspected
+from support.containers import CONTAINER_ID, IMAGE_ID, RELEASE_ID, SHA, FakeEngine, image, inspected, inspected_below
 from support.release_data import release_data
 
 SERVICE: dict[str, Any] = {
@@ -34,12 +36,12 @@ class Host:
         self.root = root
         self.revisions = Revisions(root / "demo")
         self.write(7, DESIRED["services"])
-        self.engine = FakeEngine([inspected(guard=f"{root}/demo/guard")], [image()])
+        self.engine = FakeEngine([inspected_below(root)], [image()])
         self.engine.networks = {"common"}
         self.options: dict[str, Any] = {
             "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,
             "services": [], "prune": "none", "generation": 9, "run": "me", "wait_timeout": 0.1, "stabilize": 0.0,
-            "lock_wait": 1.0}
+            "lock_wait": 1.0, "published": None}
 
     def write(self, number: int, services: dict[str, Any]) -> None:
         self.revisions.write(number, "# compose\n", release_json(release_data(), services))
@@ -180,6 +182,52 @@ def test_settling_moves_current_once(host: Host) -> None:
     assert host.revisions.current() == 7
     for check_mode in (True, False):
         assert not host.rollout(check_mode, state="settled").changed
+
+
+def test_what_was_published_is_taken_up_once_and_only_if_nothing_came_since(host: Host) -> None:
+    """A run that is killed between publishing and settling leaves ``current`` behind."""
+    host.rollout(state="settled", revision="7", generation=7)
+    host.write(8, DESIRED["services"])
+    host.write(9, DESIRED["services"])
+    assert host.rollout(True, state="settled", revision="8", published=8).changed
+    done = host.rollout(state="settled", revision="8", published=8)
+    assert (done.changed, done.values["revision"], done.values["previous"]) == (True, 8, 7)
+    host.rollout(state="settled", revision="9", generation=9)
+    for check_mode in (True, False):
+        # An older publication, one from before the last settling, and one whose revision isn't kept here.
+        for revision, published in (("8", 8), ("8", 9), ("12", 12)):
+            again = host.rollout(check_mode, state="settled", revision=revision, published=published)
+            assert (again.changed, again.values["revision"]) == (False, 9)
+    assert host.revisions.current() == 9
+
+
+def record_of(phase: str, release_id: str) -> Record:
+    release = ReleaseRef(release_id, SHA)
+    return Record("demo", 9, phase, release, (release,))
+
+
+@pytest.mark.parametrize(("phase", "release_id", "found"), [
+    ("settled", RELEASE_ID, 6), ("rolling", RELEASE_ID, 7), ("settled", "0123456789ab.ffffffffffff", 7)])
+def test_before_a_release_that_was_never_published_is_the_one_proved_last(
+    host: Host, phase: str, release_id: str, found: int,
+) -> None:
+    host.write(6, DESIRED["services"])
+    for number in (6, 7):
+        host.rollout(state="settled", revision=str(number))
+    HostRecords(host.root, "demo").write(record_of(phase, release_id))
+    assert host.rollout(True, revision="previous", desired=None).values["revision"] == found
+
+
+def test_what_a_killed_run_was_stopping_is_recreated_though_it_still_runs(host: Host) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    host.engine.remove = killed  # type: ignore[method-assign,assignment]
+    with pytest.raises(KeyboardInterrupt):
+        host.rollout(state="absent")
+    for _ in range(2):
+        step = host.rollout(True).values["steps"][0]
+        assert (step["action"], step["reason"][:23]) == ("recreate", "STOPPED: being stopped ")
 
 
 @pytest.mark.parametrize("project", ["demo-workers", "elsewhere"])

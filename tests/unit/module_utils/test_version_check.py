@@ -20,7 +20,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.registrations i
 )
 from ansible_collections.driftguard.workers.plugins.module_utils.revisions import Revisions, release_json
 from ansible_collections.driftguard.workers.plugins.module_utils.version_check import check_versions
-from support.containers import CONTAINER_ID, IMAGE_ID, RELEASE_ID, SHA, FakeEngine, image, inspected
+from support.containers import CONTAINER_ID, IMAGE_ID, RELEASE_ID, SHA, FakeEngine, image, inspected_below
 from support.release_data import release_data
 
 OURS = ReleaseRef(RELEASE_ID, SHA)
@@ -67,7 +67,7 @@ class Host:
         self.revisions.settle(self.revisions.load(7), 7)
         self.records = HostRecords(root, "demo")
         self.records.write(record(OURS))
-        self.engine = FakeEngine([inspected(guard=f"{root}/demo/guard")], [image()])
+        self.engine = FakeEngine([inspected_below(root)], [image()])
         self.redis = FakeRedis()
         self.options: dict[str, Any] = {
             "fleet": "demo", "host": "host1", "root": str(root), "hosts": ["host1"], "services": {"extractor": None},
