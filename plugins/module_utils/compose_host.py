@@ -53,13 +53,13 @@ def write_compose(
         if not check_mode:
             around = replace(around, secret_marks=store.marks(secrets, write=True))
         rendered = render(around, services, images)
-        stale = store.stale(secrets, [(image.uid, image.gid) for image in images.values()])
+        stale = store.stale(secrets, around.secret_marks, [(image.uid, image.gid) for image in images.values()])
         return _write(options, Revisions(root), rendered, raw, (store, secrets, stale), check_mode)
 
 
 @contextmanager
 def _turn(options: Mapping[str, Any]) -> Iterator[None]:
-    """Be the only one that writes here; a run that a later one has overtaken must not put its old secrets back.
+    """Be the only one that writes here; a run that a later one has overtaken must not write its older secrets.
 
     :raises DriftguardError: another run is at work here, or this one was overtaken.
     """
@@ -83,10 +83,11 @@ def _write(
     is_new = number is None
     number = revisions.next_number(options["generation"] or 1) if number is None else number
     if not check_mode:
+        # First the files, then the revision that names them: it must never name what isn't there.
         store.write(values, stale)
         if is_new:
             revisions.write(number, rendered.text, content)
-    changed_secrets = sorted({name for name, _uid, _gid in stale})
+    changed_secrets = sorted({file.name for file in stale})
     return Result(
         changed=is_new or bool(stale),
         values={

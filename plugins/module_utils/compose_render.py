@@ -35,6 +35,9 @@ except ImportError as _error:
 
 # No YAML reader takes these for anything but text, except for the words that PyYAML itself quotes (yes, null …).
 _PLAIN = re.compile(r"^[A-Za-z/][A-Za-z0-9_./@-]*(?::[A-Za-z0-9_./@-]+)*\Z")
+# Ends where a secret's name can't go on, so that no file passes for one whose name it begins. Ahead, so that matches
+# may overlap: the fleet's own directory may lie below one that is called secrets too.
+_SECRET_FILE = re.compile(r"(?=/secrets/([0-9]+/[A-Za-z0-9_.-]+))")
 UNKNOWN_IMAGE = "(known after the build)"
 REDIS_PASSWORD = "redis_password"
 START_INTERVAL = "2s"
@@ -48,7 +51,8 @@ class Surroundings:
     :param host: the inventory's name of the host.
     :param root: directory of the fleet on the host, such as /opt/driftguard/demo.
     :param redis_url: as the workers use it, without a password.
-    :param secret_marks: secret name → keyed digest of its content, so that a changed secret recreates its containers.
+    :param secret_marks: secret name → keyed digest of its content. It is part of the file's name, so that a changed
+        secret recreates its containers and an older revision still names the older content.
     :param start_interval: whether the engine knows health-check start intervals.
     :param networks: external networks that every service joins.
     """
@@ -86,7 +90,8 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
         if image is not None:
             check_against_image(around.fleet, service, image)
         body = _service(around, service, image)
-        mark = _spec_hash(body, [around.secret_marks[secret] for secret in _secret_names(around, service)])
+        # The files, not only their marks: a container that mounts an older layout's file is not this revision's.
+        mark = _spec_hash(body, [_secret_file(around, secret, image) for secret in _secret_names(around, service)])
         body["labels"] = {LABEL_FLEET: around.fleet, LABEL_SERVICE: name, LABEL_SPEC: mark}
         # After the hash: another number of replicas must not recreate those that are right.
         body["deploy"]["replicas"] = service.replicas
@@ -242,9 +247,25 @@ def _secret_key(name: str, image: Optional[VariantImage]) -> str:
     return f"{name}.{image.uid if image else 'unknown'}"
 
 
-def secret_path(root: str, name: str, uid: int) -> str:
-    """File of a secret on the host; one per uid, since compose can't give a mounted file another owner."""
-    return f"{root}/secrets/{uid}/{name}"
+def _secret_file(around: Surroundings, name: str, image: Optional[VariantImage]) -> str:
+    return secret_path(around.root, name, around.secret_marks[name], image.uid) if image else UNKNOWN_IMAGE
+
+
+def secret_path(root: str, name: str, mark: str, uid: int) -> str:
+    """File of a secret on the host; one per uid, since compose can't give a mounted file another owner.
+
+    :param mark: keyed digest of the content: another content is another file, so that a revision finds its own again.
+    """
+    return f"{root}/secrets/{uid}/{name}.{mark}"
+
+
+def named_secrets(compose: str) -> set[str]:
+    """The files that a compose file names below the fleet's ``secrets``, as ``<uid>/<file>``, of any layout.
+
+    Read as text, since a host may keep many revisions and parsing each takes long. What else looks like such a path
+    is taken for one: better a file too many is kept.
+    """
+    return set(_SECRET_FILE.findall(compose))
 
 
 def _shared(
@@ -254,9 +275,7 @@ def _shared(
     for service in services.values():
         image = images.get(service.variant)
         for name in _secret_names(around, service):
-            secrets[_secret_key(name, image)] = {
-                "file": secret_path(around.root, name, image.uid) if image else UNKNOWN_IMAGE
-            }
+            secrets[_secret_key(name, image)] = {"file": _secret_file(around, name, image)}
     networks = {*around.networks, *(name for service in services.values() for name in service.networks)}
     volumes = {mount.source for service in services.values() for mount in service.volumes if mount.kind == "volume"}
     parts: dict[str, Any] = {
@@ -267,8 +286,8 @@ def _shared(
     return {key: part for key, part in parts.items() if part}
 
 
-def _spec_hash(body: Mapping[str, Any], marks: list[str]) -> str:
-    canonical = json.dumps([body, marks], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def _spec_hash(body: Mapping[str, Any], secret_files: list[str]) -> str:
+    canonical = json.dumps([body, secret_files], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

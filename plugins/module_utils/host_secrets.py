@@ -1,21 +1,28 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Secrets of a fleet on a host: files that belong to the image's user, and keyed marks that tell when one changed."""
+"""Secrets of a fleet on a host: files that belong to the image's user and are named by their content.
+
+A file's name ends in a keyed mark of what it holds. So a new content never stands in an old one's place: what runs
+keeps what it was started with, and a rollback finds what its revision names.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import secrets as randomness
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
-from .compose_render import REDIS_PASSWORD, secret_path
+from .compose_render import REDIS_PASSWORD, named_secrets, secret_path
 from .errors import DriftguardError
 from .fleet_spec import MIN_SECRET_LENGTH, PLAIN_NAME
 from .fleet_values import shown
 from .host_files import make_directory, read_text, write_atomic
+from .revisions import Revisions
 
 
 def read_secrets(fleet: str, raw: Any, redis_password: Any) -> dict[str, str]:
@@ -50,6 +57,16 @@ def _is_secret(value: Any) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class SecretFile:
+    """Where a secret's content has to be, and whose it is."""
+
+    name: str
+    path: Path
+    uid: int
+    gid: int
+
+
 class HostSecrets:
     """The fleet's secret files on this host.
 
@@ -77,30 +94,52 @@ class HostSecrets:
             for name, value in sorted(secrets.items())
         }
 
-    def stale(self, secrets: Mapping[str, str], owners: Iterable[tuple[int, int]]) -> list[tuple[str, int, int]]:
-        """Which files differ: secret name, uid and gid. Missing ones, and ones of another owner or mode, differ too."""
-        return [
-            (name, uid, gid) for uid, gid in sorted(set(owners)) for name, value in sorted(secrets.items())
-            if not _is_right(Path(secret_path(str(self._root), name, uid)), value, uid)]
+    def stale(
+        self, secrets: Mapping[str, str], marks: Mapping[str, str], owners: Iterable[tuple[int, int]],
+    ) -> list[SecretFile]:
+        """The files that are missing, or differ in content, owner or mode.
 
-    def write(self, secrets: Mapping[str, str], stale: Iterable[tuple[str, int, int]]) -> None:
+        :param marks: of these secrets, as :meth:`marks` tells them.
+        :param owners: uid and gid of each image that gets the secrets.
+        """
+        files = [
+            SecretFile(name, Path(secret_path(str(self._root), name, marks[name], uid)), uid, gid)
+            for uid, gid in sorted(set(owners)) for name in sorted(secrets)]
+        return [file for file in files if not _is_right(file, secrets[file.name])]
+
+    def write(self, secrets: Mapping[str, str], stale: Iterable[SecretFile]) -> None:
         """Write the files that differ, each readable by its owner alone.
 
         :raises DriftguardError: a file could not be written; those before it were.
         """
-        for name, uid, gid in stale:
+        for file in stale:
             self._prepare()
-            path = Path(secret_path(str(self._root), name, uid))
-            make_directory(path.parent, 0o700)
-            write_atomic(path, secrets[name], 0o400, uid, gid)
+            make_directory(file.path.parent, 0o700)
+            write_atomic(file.path, secrets[file.name], 0o400, file.uid, file.gid)
+
+    def sweep(self, revisions: Revisions) -> None:
+        """Remove the files that no revision on this host names: of a run that was killed before it wrote its revision,
+        or of revisions that were removed. To be called under the host's lock, as :meth:`write` is.
+
+        What can't be removed stays for the next sweep, and while a revision can't be read all do: neither is worth
+        failing a run whose workers are proved.
+        """
+        try:
+            named = {file for number in revisions.numbers() for file in named_secrets(revisions.compose_text(number))}
+        except (DriftguardError, OSError):
+            return
+        for path in list(self._directory.glob("[0-9]*/*")):
+            if f"{path.parent.name}/{path.name}" not in named:
+                with suppress(OSError):
+                    path.unlink()
 
     def _prepare(self) -> None:
         make_directory(self._root, 0o755)
         make_directory(self._directory, 0o700)
 
 
-def _is_right(path: Path, value: str, uid: int) -> bool:
-    if read_text(path) != value:
+def _is_right(file: SecretFile, value: str) -> bool:
+    if read_text(file.path) != value:
         return False
-    facts = path.stat()
-    return facts.st_uid == uid and facts.st_mode & 0o777 == 0o400
+    facts = file.path.stat()
+    return facts.st_uid == file.uid and facts.st_mode & 0o777 == 0o400

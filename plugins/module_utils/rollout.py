@@ -31,6 +31,7 @@ from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
 from .host_files import read_text, write_atomic
 from .host_record import HostRecords
+from .host_secrets import HostSecrets
 from .module_base import FailedResult, Result
 from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repository_of
 from .record import SETTLED
@@ -131,6 +132,8 @@ class Rollout:
         if changed and not self._check_mode:
             safe_point()
             self._revisions.settle(self._revisions.load(number), published or self._options["generation"])
+        if not self._check_mode:
+            HostSecrets(self._root).sweep(self._revisions)
         return Result(
             changed,
             values,

@@ -15,8 +15,8 @@ description:
   - Images are named by digest or id, every service has limits, the guard as its entrypoint, a read-only root, no
     capabilities, restart policy V(always) and pull policy V(never).
   - Equal input gives equal bytes. A revision with the same content is found again instead of written twice.
-  - Secrets become files that belong to the image's user. A changed secret changes a keyed mark in the service's spec
-    hash, so that its containers are recreated.
+  - Secrets become files that belong to the image's user, named by a keyed mark of their content. A changed secret is
+    another file and another revision. Its containers are recreated, and a rollback finds the old file as it was.
   - Nothing is started. M(driftguard.workers.worker_rollout) brings the host to the revision.
 extends_documentation_fragment:
   - driftguard.workers.attributes
@@ -136,7 +136,7 @@ desired:
   returned: success
   type: dict
 changed_secrets:
-  description: Names of the secrets whose files differ.
+  description: Names of the secrets whose files had to be written, since they were missing or differed.
   returned: success
   type: list
   elements: str

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Iterator
 
+import pytest
 from support.fleet import Fleet
 
 SECRET = "s3cret-of-the-service"
@@ -54,7 +57,8 @@ def test_secrets_are_files_of_the_images_user(fleet: Fleet) -> None:
     with_secret(fleet)
     fleet.deploy().must_pass()
     files = sorted((fleet.root / fleet.name / "secrets" / str(UID)).iterdir())
-    assert [path.name for path in files] == ["api_token", "redis_password"]
+    assert [path.stem for path in files] == ["api_token", "redis_password"]
+    assert all(re.fullmatch(r"\.[0-9a-f]{16}", path.suffix) for path in files)
     assert {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in files} == {(UID, 0o400)}
     assert [path for path in readable_by_others(fleet.root) if path.parent.name != "guard"] == []
     container = fleet.containers(service="alpha")[0]
@@ -76,6 +80,52 @@ def test_a_changed_secret_recreates_exactly_its_containers(fleet: Fleet) -> None
         "alpha"
     }
     assert fleet.containers(service="alpha")[0].exec_run(["cat", "/run/secrets/api_token"])[1].decode() == CHANGED
+    assert fleet.deploy().must_pass().changed == 0
+
+
+WRONG = "a-password-that-workers-cannot-use"
+PATIENCE = ("-e", "worker_stabilize=6", "-e", "worker_wait_timeout=15", "-e", "worker_registration_timeout=12")
+
+
+@pytest.fixture
+def workers_user(fleet: Fleet) -> Iterator[str]:
+    """A Redis user of the workers' own, who has the right password alone; the modules' user has the wrong one too.
+
+    So that a deploy with the wrong one gets as far as its workers, as with a mistake in an access list.
+    """
+    client = fleet.redis.client
+    name = f"user-{fleet.name}"
+    client.execute_command("ACL", "SETUSER", name, "on", f">{fleet.redis.password}", "~*", "&*", "+@all")
+    client.execute_command("ACL", "SETUSER", "default", f">{WRONG}")
+    fleet.variables["worker_redis_url"] = fleet.redis.workers_url.replace("://", f"://{name}@")
+    yield name
+    client.execute_command("ACL", "DELUSER", name)
+    client.execute_command("ACL", "SETUSER", "default", f"<{WRONG}")
+
+
+def passwords(fleet: Fleet) -> list[str]:
+    """What the running workers read as Redis's password."""
+    found = [container.exec_run(["cat", "/run/secrets/redis_password"]) for container in fleet.containers()]
+    assert all(status == 0 for status, _ in found), found
+    return [said.decode() for _, said in found]
+
+
+def test_a_bad_secret_is_rolled_back(fleet: Fleet, workers_user: str) -> None:
+    fleet.deploy().must_pass()
+    secrets = fleet.root / fleet.name / "secrets" / str(UID)
+    (old,) = secrets.iterdir()
+    ids, inode = fleet.ids(), old.stat().st_ino
+    fleet.variables["worker_redis_password"] = WRONG
+    run = fleet.deploy(*PATIENCE).must_fail("WRONGPASS", "back on what it ran before")
+    assert fleet.evidence()[-1]["result"] == "rolled back"
+    assert all(text not in run.output for text in (WRONG, fleet.redis.password))
+    assert old.stat().st_ino == inode
+    assert sorted(path.read_text() for path in secrets.iterdir()) == sorted([WRONG, fleet.redis.password])
+    # The workers were recreated, with the password that they had before.
+    assert ids.keys() == fleet.ids().keys()
+    assert passwords(fleet) == [fleet.redis.password] * len(ids)
+    fleet.variables["worker_redis_password"] = fleet.redis.password
+    fleet.verify().must_pass()
     assert fleet.deploy().must_pass().changed == 0
 
 

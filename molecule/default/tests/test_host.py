@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -25,12 +26,19 @@ ROOT = "/opt/driftguard/molecule"
     ("revisions/1/release.json", 0o600, 0),
     ("secrets", 0o700, 0),
     ("secrets/.key", 0o600, 0),
-    ("secrets/10001/redis_password", 0o400, 10001),
+    ("secrets/10001", 0o700, 0),
     ("state", 0o700, 0),
 ])
 def test_a_file_has_its_mode_and_owner(host: Any, path: str, mode: int, owner: int) -> None:
     found = host.file(f"{ROOT}/{path}")
     assert (found.mode, found.uid) == (mode, owner)
+
+
+def test_the_secret_is_one_file_that_the_revision_names(host: Any) -> None:
+    (path,) = host.check_output(f"find {ROOT}/secrets/10001 -type f").splitlines()
+    assert re.fullmatch(ROOT + r"/secrets/10001/redis_password\.[0-9a-f]{16}", path)
+    assert (host.file(path).mode, host.file(path).uid) == (0o400, 10001)
+    assert path in host.file(f"{ROOT}/current/compose.yml").content_string
 
 
 def test_the_guards_are_those_of_this_checkout(host: Any) -> None:

@@ -30,7 +30,8 @@ class Redis:
         self._socket = socket.create_connection((url.hostname or "", url.port or 6379), timeout=5)
         self._answers = self._socket.makefile("rb")
         if "REDIS_PASSWORD_FILE" in ENV:
-            self.ask("AUTH", Path(ENV["REDIS_PASSWORD_FILE"]).read_text())
+            user = [url.username] if url.username else []
+            self.ask("AUTH", *user, Path(ENV["REDIS_PASSWORD_FILE"]).read_text())
 
     def ask(self, *words: object) -> object:
         """Send a command, return its answer."""
@@ -42,7 +43,7 @@ class Redis:
         line = self._answers.readline()
         kind, rest = line[:1], line[1:-2]
         if kind == b"-":
-            raise RuntimeError(rest.decode())
+            sys.exit(f"redis: {rest.decode()}")
         if kind == b"*":
             return [self._answer() for _ in range(int(rest))]
         if kind == b"$":

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.driftguard.workers.plugins.module_utils.compose_host import write_compose
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
+from ansible_collections.driftguard.workers.plugins.module_utils.host_secrets import HostSecrets
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Result
 from ansible_collections.driftguard.workers.plugins.module_utils.revisions import Revisions
 from support.containers import RELEASE_ID, SHA, FakeEngine
@@ -40,6 +44,20 @@ class Place:
     def compose(self, check_mode: bool = False, **options: Any) -> Result:
         engine: Any = FakeEngine()
         return write_compose({**self.options, **options}, check_mode, lambda: engine)
+
+    def secret_file(self, content: str, uid: int = 10001) -> Path:
+        """The one file of a secret that has this content."""
+        (found,) = (path for path in (self.fleet / f"secrets/{uid}").iterdir() if path.read_text() == content)
+        return found
+
+    def named(self, number: int) -> set[Path]:
+        """The secret files that a revision's compose file names."""
+        document = yaml.safe_load((self.fleet / f"revisions/{number}/compose.yml").read_text())
+        return {Path(secret["file"]) for secret in document["secrets"].values()}
+
+    def sweep(self) -> None:
+        """What worker_rollout does once a revision is settled."""
+        HostSecrets(self.fleet).sweep(Revisions(self.fleet))
 
     def refused(self, **options: Any) -> str:
         """The message; nothing was written, in check mode or out of it."""
@@ -69,10 +87,13 @@ def test_a_revision_is_written_with_its_modes(place: Place) -> None:
     result = place.compose()
     assert result.changed
     assert (result.values["revision"], result.values["previous"]) == (7, None)
-    assert sorted(place.files()) == [
+    marked = re.compile(r"(redis_password|token)\.[0-9a-f]{16}")
+    assert sorted(marked.sub(r"\1.<mark>", name) for name in place.files()) == [
         "demo/revisions/7/compose.yml", "demo/revisions/7/release.json", "demo/secrets/.key",
-        "demo/secrets/10001/redis_password", "demo/secrets/10001/token"]
-    modes = {path.name: (path.stat().st_mode & 0o7777, path.stat().st_uid) for path in place.fleet.rglob("*")}
+        "demo/secrets/10001/redis_password.<mark>", "demo/secrets/10001/token.<mark>"]
+    modes = {
+        marked.sub(r"\1", path.name): (path.stat().st_mode & 0o7777, path.stat().st_uid)
+        for path in place.fleet.rglob("*")}
     assert modes["7"] == modes["secrets"] == modes["10001"] == (0o700, 0)
     assert modes["compose.yml"] == modes["release.json"] == modes[".key"] == (0o600, 0)
     assert modes["token"] == modes["redis_password"] == (0o400, 10001)
@@ -119,7 +140,7 @@ def test_a_lost_generation_takes_no_number_twice(place: Place) -> None:
 
 @AS_ROOT
 def test_a_run_that_was_overtaken_writes_nothing(place: Place) -> None:
-    """What is left of a killed run must not put its own secrets over the later run's."""
+    """What is left of a killed run must not leave its secrets on the host."""
     place.compose(generation=8, run="r2")
     before = place.files()
     for run, generation in (("r1", 7), ("r3", 8)):
@@ -142,17 +163,106 @@ def test_a_changed_secret_is_a_new_revision_that_says_only_its_name(place: Place
     result = place.compose(generation=8, secrets={"token": "n3w-s3cret-token"})
     assert (result.changed, result.values["changed_secrets"], result.values["revision"]) == (True, ["token"], 8)
     assert "# secret token: written" in result.after
-    assert (place.fleet / "secrets/10001/token").read_text() == "n3w-s3cret-token"
+    assert place.secret_file("n3w-s3cret-token") in place.named(8)
 
 
 @AS_ROOT
-def test_a_secret_file_that_was_touched_is_written_again(place: Place) -> None:
+def test_a_changed_secret_is_predicted(place: Place) -> None:
     place.compose()
-    path = place.fleet / "secrets/10001/token"
-    path.chmod(0o444)
-    assert place.compose(True).values["changed_secrets"] == ["token"]
-    assert place.compose().values["changed_secrets"] == ["token"]
-    assert path.stat().st_mode & 0o777 == 0o400
+    changed: dict[str, Any] = {"generation": 8, "secrets": {"token": "n3w-s3cret-token"}}
+    predicted, done = place.compose(True, **changed), place.compose(**changed)
+    assert (predicted.changed, predicted.values, predicted.after) == (True, done.values, done.after)
+    assert not place.compose(True, **changed).changed
+
+
+@AS_ROOT
+def test_two_revisions_have_two_files_and_a_bad_secret_leaves_the_old_one_alone(place: Place) -> None:
+    place.compose()
+    old = place.secret_file("s3cret-token")
+    inode = old.stat().st_ino
+    place.compose(generation=8, secrets={"token": "a-bad-secret"})
+    assert (old.read_text(), old.stat().st_ino) == ("s3cret-token", inode)
+    bad, password = place.secret_file("a-bad-secret"), place.secret_file(PASSWORD)
+    assert (place.named(7), place.named(8)) == ({old, password}, {bad, password})
+    # Rolled back: revision 7 is found again as it was, and settling it costs revision 8 nothing.
+    back = place.compose(generation=9)
+    assert (back.changed, back.values["revision"], back.values["changed_secrets"]) == (False, 7, [])
+    place.sweep()
+    assert all(path.exists() for path in place.named(7) | place.named(8))
+
+
+@AS_ROOT
+def test_killed_between_secret_and_revision(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is a file that no revision names: the same run again takes it, any other one's sweep removes it."""
+    place.compose()
+    before = place.files()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    changed: dict[str, Any] = {"generation": 8, "secrets": {"token": "n3w-s3cret-token"}}
+    for again in (False, True):
+        with monkeypatch.context() as patched:
+            patched.setattr(Revisions, "write", killed)
+            with pytest.raises(KeyboardInterrupt):
+                place.compose(**changed)
+        assert len(place.files()) == len(before) + 1
+        if not again:
+            place.sweep()
+            assert place.files() == before
+    predicted, done = place.compose(True, **changed), place.compose(**changed)
+    for result in (predicted, done):
+        assert (result.changed, result.values["revision"], result.values["changed_secrets"]) == (True, 8, [])
+    place.sweep()
+    assert place.secret_file("n3w-s3cret-token") in place.named(8)
+
+
+@AS_ROOT
+def test_revisions_of_the_older_layout_keep_their_files(place: Place) -> None:
+    """The file was named by its secret alone and written in place; a later run must leave it as it is."""
+    place.compose()
+    compose_file = place.fleet / "revisions/7/compose.yml"
+    for path in place.named(7):
+        older = path.with_suffix("")
+        path.rename(older)
+        compose_file.write_text(compose_file.read_text().replace(str(path), str(older)))
+    before = place.files()
+    result = place.compose(generation=8)
+    assert (result.changed, result.values["revision"]) == (True, 8)
+    place.sweep()
+    assert {name: content for name, content in place.files().items() if name in before} == before
+    shutil.rmtree(compose_file.parent)
+    place.sweep()
+    assert set((place.fleet / "secrets/10001").iterdir()) == place.named(8)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("spoil", [
+    Path.unlink, lambda path: path.chmod(0o440), lambda path: os.chown(path, 4, 4),
+    lambda path: path.write_text("another-one"),
+])
+def test_a_spoiled_file_is_written_again_under_the_same_revision(place: Place, spoil: Any) -> None:
+    place.compose()
+    path = place.secret_file("s3cret-token")
+    spoil(path)
+    for check_mode in (True, False):
+        result = place.compose(check_mode, generation=8)
+        assert (result.changed, result.values["revision"], result.values["changed_secrets"]) == (True, 7, ["token"])
+    facts = path.stat()
+    assert (path.read_text(), facts.st_uid, facts.st_mode & 0o7777) == ("s3cret-token", 10001, 0o400)
+    assert not place.compose(generation=9).changed
+
+
+@AS_ROOT
+def test_names_with_dots(place: Place) -> None:
+    secrets = {"token": "s3cret-token", "token.0123456789abcdef": "an0ther-secret", "a.b": "a-third-secret"}
+    services = {"extractor": {"secrets": list(secrets)}}
+    place.compose(secrets=secrets, services=services)
+    place.sweep()
+    assert len(place.named(7)) == len(secrets) + 1
+    for name, content in secrets.items():
+        assert place.secret_file(content).name.rpartition(".")[0] == name
+    assert not place.compose(secrets=secrets, services=services, generation=8).changed
 
 
 @AS_ROOT

@@ -12,6 +12,7 @@ import yaml
 from ansible_collections.driftguard.workers.plugins.module_utils.compose_render import (
     Rendered,
     Surroundings,
+    named_secrets,
     render,
     to_yaml,
 )
@@ -109,9 +110,28 @@ def test_secrets_are_files_of_the_images_user() -> None:
     assert made["services"]["b"]["secrets"] == [{"source": "redis_password.0", "target": "redis_password"}]
     assert made["services"]["b"]["environment"]["REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
     assert made["secrets"] == {
-        "redis_password.0": {"file": "/opt/driftguard/demo/secrets/0/redis_password"},
-        "redis_password.10001": {"file": "/opt/driftguard/demo/secrets/10001/redis_password"},
-        "token.10001": {"file": "/opt/driftguard/demo/secrets/10001/token"}}
+        "redis_password.0": {"file": "/opt/driftguard/demo/secrets/0/redis_password.2"},
+        "redis_password.10001": {"file": "/opt/driftguard/demo/secrets/10001/redis_password.2"},
+        "token.10001": {"file": "/opt/driftguard/demo/secrets/10001/token.1"}}
+
+
+@pytest.mark.parametrize("root", [
+    "/opt/driftguard/demo", "/a b/${X}/'č\"\\/demo", "/srv/secrets/5/secrets", "/srv/secrets/1/token.1/demo",
+])
+def test_what_a_compose_file_names_is_found_in_its_text(root: str) -> None:
+    names = {"token": "1" * 16, "token.1111111111111111": "2" * 16, "a.b-C_9": "f" * 16, "redis_password": "0" * 16}
+    text = rendered({"a": {"secrets": list(names)}, "b": {"variant": "ocr"}}, secret_marks=names, root=root).text
+    wanted = {f"10001/{name}.{mark}" for name, mark in names.items()} | {f"0/redis_password.{'0' * 16}"}
+    assert wanted <= named_secrets(text)
+    assert "10001/token" not in named_secrets(text)
+    if root == "/opt/driftguard/demo":
+        assert named_secrets(text) == wanted
+
+
+def test_the_older_layouts_files_are_named_too() -> None:
+    text = "secrets:\n  a.1:\n    file: /opt/driftguard/demo/secrets/1/a\n  b.c.1:\n    file: \"/1e3/secrets/1/b.c\"\n"
+    assert named_secrets(text) == {"1/a", "1/b.c"}
+    assert named_secrets("") == named_secrets(rendered().text) == set()
 
 
 def test_an_unknown_secret_is_refused() -> None:

@@ -184,6 +184,23 @@ def test_settling_moves_current_once(host: Host) -> None:
         assert not host.rollout(check_mode, state="settled").changed
 
 
+@pytest.mark.parametrize("current", [None, "7"])
+def test_settling_removes_secrets_that_no_revision_names(host: Host, current: str | None) -> None:
+    if current:
+        host.rollout(state="settled", revision=current)
+    directory = host.root / "demo/secrets/10001"
+    directory.mkdir(parents=True)
+    named, unnamed = directory / "token.0123456789abcdef", directory / "token.fedcba9876543210"
+    for path in (named, unnamed):
+        path.write_text("s3cret-token")
+    host.revisions.write(8, f"secrets:\n  token.10001:\n    file: {named}\n", "{}")
+    host.rollout(True, state="settled")
+    host.rollout()
+    assert unnamed.exists()
+    host.rollout(state="settled")
+    assert list(directory.iterdir()) == [named]
+
+
 def test_what_was_published_is_taken_up_once_and_only_if_nothing_came_since(host: Host) -> None:
     """A run that is killed between publishing and settling leaves ``current`` behind."""
     host.rollout(state="settled", revision="7", generation=7)
