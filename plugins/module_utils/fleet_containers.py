@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any, Iterable, Mapping, Optional
 
 from .engine import Engine
@@ -23,6 +25,7 @@ from .names import (
 from .untrusted import digits
 
 _HUB = "docker.io/"
+_BARE_ID = re.compile(r"(?:sha256:[0-9a-f]{64}|[0-9a-f]{12,64})\Z")
 ONE_OFF = "com.docker.compose.oneoff"
 RUNNING = "running"
 ENGINE_STOP_TIMEOUT = 10  # seconds the engine gives a container that names none (docker stop)
@@ -106,13 +109,24 @@ class Container:
         return (self.id, self.status, self.started_at)
 
 
+def uptime(container: Container, now: Optional[datetime] = None) -> float:
+    """Seconds since the engine started a container, by this host's clock; 0 for none or the future."""
+    whole, _, fraction = container.started_at.rstrip("Z").partition(".")
+    try:
+        # The engine gives nanoseconds, or fewer digits when the last ones are zeros.
+        started = datetime.strptime(f"{whole}.{fraction[:6] or 0}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return 0.0
+    return max(0.0, ((now or datetime.now(timezone.utc)) - started).total_seconds())
+
+
 def fleet_containers(
     engine: Engine, fleet: str, repositories: Iterable[str], with_changes: bool = True,
 ) -> list[Container]:
     """All containers of a fleet on this engine, running or not, by name.
 
     A container is the fleet's when its fleet label or its compose project says so; one without a fleet label of its own
-    (started by hand, or from before) when its image is of one of the fleet's repositories.
+    (started by hand, or from before) when its image is of one of the fleet's repositories, or was when it was started.
 
     :param with_changes: also ask what differs from the image (``docker diff``); the dearest of the questions.
     :raises DriftguardError: the engine doesn't answer.
@@ -122,8 +136,9 @@ def fleet_containers(
     images: dict[str, Optional[ImageFacts]] = {}
     found = []
     for row in engine.container_rows():
-        facts = engine.container(str(row["Id"])) if is_fleets(row, fleet, own_images, own) else None
-        if facts is None:
+        ours = is_fleets(row, fleet, own_images, own)
+        facts = engine.container(str(row["Id"])) if ours or _lost_its_name(row) else None
+        if facts is None or not (ours or _repository(_started_from(facts)) in own):
             continue
         image_id = str(facts.get("Image") or "")
         if image_id not in images:
@@ -147,6 +162,19 @@ def is_fleets(row: Mapping[str, Any], fleet: str, own_images: set[str], reposito
     if labels.get(LABEL_FLEET):
         return bool(labels[LABEL_FLEET] == fleet)
     return row.get("ImageID") in own_images or _repository(str(row.get("Image") or "")) in repositories
+
+
+def _lost_its_name(row: Mapping[str, Any]) -> bool:
+    """Whether a container without a fleet label is listed by its image's id alone.
+
+    So the engine lists one whose tag was moved or removed since it was started; only its own configuration still has
+    the name.
+    """
+    return not (row.get("Labels") or {}).get(LABEL_FLEET) and bool(_BARE_ID.match(str(row.get("Image") or "")))
+
+
+def _started_from(facts: Mapping[str, Any]) -> str:
+    return str((facts.get("Config") or {}).get("Image") or "")
 
 
 def container_of(facts: Mapping[str, Any], image: Optional[ImageFacts]) -> Container:

@@ -8,13 +8,20 @@ Rows are judged in one place for deploys and verify runs. A row is fine only wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import Iterable, Mapping, Optional, Sequence
 
 from . import verdicts
-from .fleet_containers import Container
+from .fleet_containers import Container, uptime
 from .registrations import Registration
 from .verdicts import Problem, Wanted, container_problem
+
+# A worker that crashes every few seconds is running whenever one looks, and its registration outlives each crash. So
+# one that was restarted has to stay up for twice a registration's lifetime before it counts.
+SETTLED_SECONDS = 30.0
+# The state of an instance that was restarted a moment ago; it may be settled at a later look.
+_RESTARTED = "restarted"
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class Scene:
     :param hosts: all hosts of the fleet; a registration from any other is an extra. None to leave those to
         another host's proof.
     :param malformed: index members that are no registrations, each with the reason.
+    :param now: by the host's clock, as the times at which the engine started its containers.
     """
 
     host: str
@@ -54,6 +62,7 @@ class Scene:
     registrations: Sequence[Registration]
     hosts: Optional[Sequence[str]] = None
     malformed: Sequence[str] = field(default=())
+    now: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 def prove(scene: Scene) -> list[Row]:
@@ -74,15 +83,9 @@ def prove(scene: Scene) -> list[Row]:
         _orphan(scene, registration) for registration in scene.registrations if _is_orphan(scene, registration, present)
     ]
     rows += _duplicates(scene, known)
+    remedy = "find out who writes to the fleet's keys in Redis, and remove the key"
     rows += [
-        Row(
-            "-",
-            "registration",
-            scene.host,
-            verdict=verdicts.EXTRA,
-            found=text,
-            remedy="find out who writes to the fleet's keys in Redis, and remove the key",
-        )
+        Row("-", "registration", scene.host, verdict=verdicts.EXTRA, found=text, remedy=remedy)
         for text in scene.malformed
     ]
     return rows
@@ -99,6 +102,7 @@ def may_pass(rows: Iterable[Row]) -> bool:
     return all(
         row.verdict == verdicts.OK
         or row.verdict in verdicts.PASSING
+        or (row.verdict == verdicts.CRASHING and row.state == _RESTARTED)
         or (row.verdict == verdicts.EXTRA and not row.container_id and row.state == "expiring")
         for row in rows
     )
@@ -143,8 +147,27 @@ def _service_rows(
 
 def _instance(scene: Scene, wanted: Wanted, container: Container, registrations: Sequence[Registration]) -> Row:
     registration = registrations[0] if registrations else None
-    problem = container_problem(container, wanted) or _registration_problem(scene, wanted, container, registration)
-    return _judged(_row(scene, container, registration), problem)
+    row = _row(scene, container, registration)
+    problem = container_problem(container, wanted)
+    if problem is not None:
+        return _judged(row, problem)
+    problem = _registration_problem(scene, wanted, container, registration)
+    # Silence or a state of its own may come of the restart; registered as something else it is wrong either way.
+    restarted = _restarted(scene, container) if problem is None or problem.verdict in verdicts.PASSING else None
+    return _judged(replace(row, state=_RESTARTED), restarted) if restarted else _judged(row, problem)
+
+
+def _restarted(scene: Scene, container: Container) -> Optional[Problem]:
+    """Of the proof only: the planner must not recreate a worker because it was restarted a moment ago."""
+    seconds = uptime(container, scene.now)
+    if not container.restart_count or seconds >= SETTLED_SECONDS:
+        return None
+    times = "once" if container.restart_count == 1 else f"{container.restart_count} times"
+    return Problem(
+        verdicts.CRASHING,
+        f"restarted {times}, last time {seconds:.0f} s ago",
+        f"read its log: docker logs --tail 50 {container.name}",
+    )
 
 
 def _registration_problem(
@@ -180,11 +203,8 @@ def _registration_problem(
         return Problem(
             state, "stopped taking jobs: its release isn't allowed", "deploy again, or roll back to its release"
         )
-    return (
-        Problem(state, f"is {registration.state}", f"read its log: docker logs --tail 50 {container.name}")
-        if state
-        else None
-    )
+    log = f"read its log: docker logs --tail 50 {container.name}"
+    return Problem(state, f"is {registration.state}", log) if state else None
 
 
 def _row(scene: Scene, container: Container, registration: Optional[Registration]) -> Row:
@@ -208,8 +228,7 @@ def _row(scene: Scene, container: Container, registration: Optional[Registration
 def _judged(row: Row, problem: Optional[Problem]) -> Row:
     if problem is None:
         return row
-    values = {**row.to_dict(), "verdict": problem.verdict, "found": problem.found, "remedy": problem.remedy}
-    return Row(**values)
+    return replace(row, verdict=problem.verdict, found=problem.found, remedy=problem.remedy)
 
 
 def _extra(scene: Scene, container: Container, known: Mapping[str, Sequence[Registration]]) -> Row:
@@ -262,14 +281,8 @@ def _orphan(scene: Scene, registration: Registration) -> Row:
 def _duplicates(scene: Scene, known: Mapping[str, Sequence[Registration]]) -> list[Row]:
     return [
         Row(
-            extra.service,
-            extra.member,
-            scene.host,
-            sha=extra.git_sha,
-            started=extra.started_at,
-            state=extra.state,
-            verdict=verdicts.EXTRA,
-            found="a second registration of the same container",
+            extra.service, extra.member, scene.host, sha=extra.git_sha, started=extra.started_at, state=extra.state,
+            verdict=verdicts.EXTRA, found="a second registration of the same container",
             remedy="find out who writes this registration",
         )
         for container in scene.containers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Iterable, Mapping, Optional, Sequence
 
 from . import proof
@@ -110,11 +111,12 @@ def prove_host(place: Place, wanted: Mapping[str, Wanted], timeout: float) -> li
 
 
 def _prove_once(place: Place, wanted: Mapping[str, Wanted]) -> tuple[list[proof.Row], bool]:
+    now = datetime.now(timezone.utc)  # before the look: a slow one must not make a container older than it was seen
     containers, snapshot, consistent = look(place)
     rows = proof.prove(proof.Scene(
         host=place.host, project=compose_project(place.fleet), wanted=wanted, containers=containers,
         registrations=snapshot.registrations, hosts=place.hosts,
-        malformed=snapshot.malformed if place.hosts is not None else ()))
+        malformed=snapshot.malformed if place.hosts is not None else (), now=now))
     return (rows if consistent else [_unproved(row) for row in rows]), consistent
 
 

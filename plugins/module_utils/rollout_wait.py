@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Callable, Iterable, Optional
 
 from .engine import Engine
 from .errors import DriftguardError
-from .fleet_containers import RUNNING, Container, container_of
+from .fleet_containers import RUNNING, Container, container_of, uptime
 
 POLL_SECONDS = 0.25
 PROBE_SECONDS = 1.0
@@ -224,14 +223,3 @@ class Watch:
             return container.exit_code
         ended = self._engine.last_exit_status(container.id, EVENTS_SECONDS)
         return container.exit_code if ended is None else ended
-
-
-def uptime(container: Container, now: Optional[datetime] = None) -> float:
-    """Seconds since the engine started a container, by this host's clock; 0 for none or the future."""
-    whole, _, fraction = container.started_at.rstrip("Z").partition(".")
-    try:
-        # The engine gives nanoseconds, or fewer digits when the last ones are zeros.
-        started = datetime.strptime(f"{whole}.{fraction[:6] or 0}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)
-    except ValueError:
-        return 0.0
-    return max(0.0, ((now or datetime.now(timezone.utc)) - started).total_seconds())

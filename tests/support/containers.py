@@ -96,6 +96,8 @@ class FakeEngine:
     :param containers: as ``docker inspect`` gives them.
     :param images: as ``docker image inspect`` gives them, found by id and by the names in ``RepoTags``.
     :param changes: container id → paths that differ.
+
+    ``listed_as``: container id → its image in the list, where that is another than in its configuration.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class FakeEngine:
         self.gone_after_listing: set[str] = set()
         self.ended: dict[str, int] = {}
         self.stopped: list[tuple[str, int]] = []
+        self.listed_as: dict[str, str] = {}
         self.networks: set[str] = set()
         self.own_networks: set[str] = set()
         self.probes: dict[str, Any] = {}
@@ -123,8 +126,8 @@ class FakeEngine:
     def container_rows(self) -> list[dict[str, Any]]:
         """The list, as the engine's is: labels, image's name and id."""
         return [
-            {"Id": key, "Image": (facts.get("Config") or {}).get("Image"), "ImageID": facts.get("Image"),
-             "Labels": (facts.get("Config") or {}).get("Labels")}
+            {"Id": key, "Image": self.listed_as.get(key, (facts.get("Config") or {}).get("Image")),
+             "ImageID": facts.get("Image"), "Labels": (facts.get("Config") or {}).get("Labels")}
             for key, facts in self.containers.items()]
 
     def container(self, container_id: str) -> Optional[dict[str, Any]]:

@@ -34,6 +34,8 @@ def refused(raw: Any, **image: Any) -> str:
     ({"volumes": ["data:/data"], "command": ["worker", "--data=/data/in"]}, {}),
     ({"command": ["worker", "--pidfile", "/tmp/pid", "--token", "/run/secrets/token"], "tmpfs": ["/tmp", "/run"]}, {}),
     ({"environment": {"NODE_OPTIONS": "--max-old-space-size=100"}}, {}),
+    ({"volumes": ["data:/data"], "command": ["sh", "-c", "mkdir -p /data/in && exec worker --in=/data/in"]}, {}),
+    ({"volumes": ["home:/home/worker"], "command": ["sh", "-c", "cd /work && exec node index.js"]}, {}),
 ])
 def test_what_fits_its_image(raw: Any, image: dict[str, Any]) -> None:
     check_against_image("demo", service(raw), variant_image(**image))
@@ -52,6 +54,12 @@ def test_what_fits_its_image(raw: Any, image: dict[str, Any]) -> None:
     ({"volumes": ["data:/data"], "environment": {"PYTHONPATH": "/work:/data/lib"}}, {}, "/data/lib"),
     ({"volumes": ["data:/data"], "environment": {"LD_PRELOAD": "/data/x.so"}}, {}, "/data/x.so"),
     ({"tmpfs": ["/tmp"]}, {"working_dir": "/tmp"}, "/tmp"),
+    ({"volumes": ["x:/srv/app"]}, {"cmd": ["/bin/sh", "-c", "exec python /srv/app/worker.py"]}, "/srv/app"),
+    ({"volumes": ["x:/home"]}, {"cmd": ["/bin/sh", "-c", "cd /home/app && exec node index.js"]}, "/home/app"),
+    ({"volumes": ["x:/home/app"]}, {"cmd": ["node", "home/app/x.js"], "working_dir": "/"}, "/home/app"),
+    ({"volumes": ["x:/data"], "environment": {"NODE_OPTIONS": "--require /data/x.js"}}, {}, "/data/x.js"),
+    ({"volumes": ["x:/home/app"], "environment": {"HOME": "/home/app"}}, {}, "/home/app/.local"),
+    ({"volumes": ["x:/data/node_modules"]}, {}, "/data/node_modules"),
 ])
 def test_no_mount_over_the_code(raw: Any, image: dict[str, Any], code: str) -> None:
     assert f"expected no mount over the code in {code};" in refused(raw, **image)

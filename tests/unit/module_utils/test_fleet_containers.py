@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.fleet_container
     fleet_containers,
     image_facts,
     is_fleets,
+    uptime,
 )
 from support.containers import CONTAINER_ID, IMAGE_ID, RELEASE_ID, SHA, FakeEngine, container, image, inspected
 
@@ -143,6 +145,39 @@ def test_images_of_the_fleets_repositories_are_the_fleets() -> None:
     assert found(FakeEngine(by_hand, images)) == ["1", "2", "3"]
 
 
+# Its tag was moved or removed since: the engine lists it by its image's id, and the image has no name any more.
+MOVED = {"Id": "1" * 64, "Name": "/moved", "Image": OLD, "Config": {"Image": "demo-worker:latest"}}
+
+
+@pytest.mark.parametrize("config", [
+    {"Image": "demo-worker:latest"}, {"Image": "acme/demo-worker"}, {"Image": f"demo-worker@{OLD}"},
+    {"Image": "demo-worker", "Labels": {"com.docker.compose.project": "other", "io.driftguard.fleet": ""}},
+])
+@pytest.mark.parametrize("shown", [OLD, "b" * 64, "b" * 12])
+def test_a_container_whose_tag_was_moved_is_the_fleets(config: dict[str, Any], shown: str) -> None:
+    engine = FakeEngine([{**MOVED, "Config": config}], [image(OLD)])
+    engine.listed_as["1" * 64] = shown
+    assert found(engine) == ["moved"]
+
+
+@pytest.mark.parametrize(("config", "shown"), [
+    ({"Image": "other-worker:latest"}, OLD), ({"Image": OLD}, OLD), ({"Image": None}, OLD), (None, OLD),
+    ({"Image": "demo-worker", "Labels": {"io.driftguard.fleet": "sibling"}}, OLD),
+    ({"Image": "demo-worker"}, "deadbeef"), ({"Image": "demo-worker"}, "other-worker:latest"),
+])
+def test_a_container_that_is_listed_by_an_id_may_be_anybodys(config: Any, shown: str) -> None:
+    engine = FakeEngine([{**MOVED, "Config": config}], [image(OLD)])
+    engine.listed_as["1" * 64] = shown
+    assert found(engine) == []
+
+
+def test_a_container_whose_tag_was_moved_may_go_before_it_is_asked() -> None:
+    engine = FakeEngine([MOVED], [image(OLD)])
+    engine.listed_as["1" * 64] = OLD
+    engine.gone_after_listing.add("1" * 64)
+    assert found(engine) == []
+
+
 def test_containers_come_by_service_and_number() -> None:
     engine: Any = FakeEngine([
         inspected("1" * 64, "ocr", 1), inspected("2" * 64, "extractor", 10), inspected("3" * 64, "extractor", 2),
@@ -167,3 +202,13 @@ def test_what_goes_between_two_questions_is_gone() -> None:
     engine.gone_after_listing.add("1" * 64)
     read = fleet_containers(engine, "demo", REPOSITORIES)
     assert [(one.number, one.image) for one in read] == [(2, None)]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("2026-01-02T03:04:04.250000000Z", 60.75), ("2026-01-02T03:04:04.25Z", 60.75), ("2026-01-02T03:04:05Z", 60),
+    ("2026-01-02T03:06:05Z", 0), ("", 0), ("soon", 0), ("0001-01-01T00:00:00Z", 63902919905),
+    ("2026-13-41T00:00:00Z", 0),
+])
+def test_uptime(text: str, seconds: float) -> None:
+    now = datetime(2026, 1, 2, 3, 5, 5, tzinfo=timezone.utc)
+    assert uptime(container(started_at=text), now) == seconds

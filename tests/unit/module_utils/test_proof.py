@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any, Optional, Sequence
 
 import pytest
@@ -121,6 +122,51 @@ def test_every_other_container_of_the_fleet_is_an_extra(changes: dict[str, Any])
 def test_a_container_is_judged_before_its_registration() -> None:
     assert verdicts_of(prove(scene([container(status="exited")], [registration()]))) == ["STOPPED", "DEAD"]
     assert verdicts_of(prove(scene([container(environment={"GIT_SHA": OLD_SHA})], [registration()]))) == ["OVERRIDDEN"]
+
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+
+
+def after(seconds: float, registered: Sequence[Registration], **changes: Any) -> Row:
+    """What is said of an instance that the engine started some seconds ago."""
+    one = container(started_at="2026-01-02T03:04:05Z", **changes)
+    return prove(scene([one], registered, now=STARTED + timedelta(seconds=seconds)))[0]
+
+
+@pytest.mark.parametrize(("restarts", "seconds", "found"), [
+    (1, 0, "restarted once, last time 0 s ago"), (7, 11.6, "restarted 7 times, last time 12 s ago"),
+    (2, 29.9, "restarted 2 times, last time 30 s ago"), (2, -5, "restarted 2 times, last time 0 s ago"),
+])
+@pytest.mark.parametrize("said", [[registration()], [registration(state="starting")], []])
+def test_a_worker_that_was_restarted_a_moment_ago_may_crash_again(
+    restarts: int, seconds: float, found: str, said: list[Registration],
+) -> None:
+    row = after(seconds, said, restart_count=restarts)
+    assert (row.verdict, row.found) == ("CRASHING", found)
+    assert "docker logs" in row.remedy
+    assert may_pass([row]), "it may stay up from now on"
+
+
+@pytest.mark.parametrize(("restarts", "seconds"), [(0, 0), (0, 29), (1, 30), (99, 3600)])
+def test_a_worker_that_stayed_up_is_settled(restarts: int, seconds: float) -> None:
+    assert after(seconds, [registration()], restart_count=restarts).verdict == "OK"
+
+
+@pytest.mark.parametrize(("changes", "said", "verdict"), [
+    ({"image_id": "sha256:" + "b" * 64}, {}, "STALE"), ({"status": "exited"}, {}, "STOPPED"),
+    ({}, {"gitSha": OLD_SHA}, "STALE"), ({}, {"state": "fenced"}, "FENCED"), ({}, {"host": "host2"}, "MISMATCH"),
+])
+def test_what_stays_wrong_is_named_before_a_restart(
+    changes: dict[str, Any], said: dict[str, Any], verdict: str,
+) -> None:
+    row = after(1, [registration(**said)], restart_count=3, **changes)
+    assert row.verdict == verdict
+    assert not may_pass([row])
+
+
+def test_a_container_that_the_engine_is_restarting_is_not_waited_for() -> None:
+    row = after(1, [registration()], restart_count=3, status="restarting")
+    assert (row.verdict, may_pass([row])) == ("CRASHING", False)
 
 
 def test_a_second_registration_of_one_container_is_an_extra() -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from typing import Any, Callable
 
 import pytest
@@ -75,6 +76,37 @@ def test_a_late_registration_is_waited_for() -> None:
     redis = FakeRedis(snapshot, lambda: snapshot(CONTAINER_ID, state="starting"), lambda: snapshot(CONTAINER_ID))
     rows = prove_host(place(good_engine(), redis), {"extractor": wanted()}, 30)
     assert ([row.verdict for row in rows], redis.count) == (["OK"], 3)
+
+
+def _restarted(started_at: datetime) -> FakeEngine:
+    state = {**inspected()["State"], "StartedAt": started_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")}
+    return FakeEngine([{**inspected(), "RestartCount": 3, "State": state}], [image()])
+
+
+def test_a_worker_that_was_restarted_is_waited_for() -> None:
+    """By this host's clock, that of its engine: 29 seconds ago isn't long enough, a second later it is."""
+    engine = _restarted(datetime.fromtimestamp(time.time() - 29, timezone.utc))
+    redis = FakeRedis(lambda: snapshot(CONTAINER_ID))
+    rows = prove_host(place(engine, redis), {"extractor": wanted()}, 30)
+    assert [row.verdict for row in rows] == ["OK"]
+    assert redis.count > 1
+
+
+def test_a_worker_that_crashes_in_a_loop_is_never_proved() -> None:
+    engine = _restarted(datetime.now(timezone.utc))
+    rows = prove_host(place(engine, FakeRedis(lambda: snapshot(CONTAINER_ID))), {"extractor": wanted()}, 0.6)
+    assert [(row.verdict, row.state) for row in rows] == [("CRASHING", "restarted")]
+
+
+def test_a_slow_look_makes_no_container_older() -> None:
+    engine = _restarted(datetime.fromtimestamp(time.time() - 29.5, timezone.utc))
+
+    def slowly() -> Snapshot:
+        time.sleep(1)
+        return snapshot(CONTAINER_ID)
+
+    rows = prove_host(place(engine, FakeRedis(slowly)), {"extractor": wanted()}, 0)
+    assert [row.verdict for row in rows] == ["CRASHING"]
 
 
 def test_waiting_has_an_end() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Callable
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import rollout_wait
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout_wait import Prober, Watch, uptime
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout_wait import Prober, Watch
 from support.containers import CONTAINER_ID, FakeEngine, container, inspected
 
 LABEL = "com.docker.compose.project=demo-workers"
@@ -214,14 +214,3 @@ def test_a_probe_that_hangs_does_not_hold_the_process() -> None:
     subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{program}"], check=True, timeout=50)
     assert time.monotonic() - begun < 40
-
-
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("2026-01-02T03:04:04.250000000Z", 60.75), ("2026-01-02T03:04:04.25Z", 60.75), ("2026-01-02T03:04:05Z", 60),
-    ("2026-01-02T03:06:05Z", 0), ("", 0),
-    ("soon", 0),
-    ("0001-01-01T00:00:00Z", 63902919905), ("2026-13-41T00:00:00Z", 0),
-])
-def test_uptime(text: str, seconds: float) -> None:
-    now = datetime(2026, 1, 2, 3, 5, 5, tzinfo=timezone.utc)
-    assert uptime(container(started_at=text), now) == seconds

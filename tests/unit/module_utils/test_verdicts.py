@@ -54,6 +54,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "volume on the search path": (
         {"mounts": (GUARD, "/venv"), "environment": {"GIT_SHA": SHA, "PATH": "/venv/bin:/bin"}}, verdicts.MOUNTED,
         "/venv"),
+    "volume where a shell's text goes": (
+        {"mounts": (GUARD, "/home/app"), "command": ("/bin/sh", "-c", "cd /home/app && exec node index.js")},
+        verdicts.MOUNTED, "/home/app"),
+    "volume where a variable loads from": (
+        {"mounts": (GUARD, "/data"), "environment": {"GIT_SHA": SHA, "JAVA_TOOL_OPTIONS": "-javaagent:/data/a.jar"}},
+        verdicts.MOUNTED, "/data/a.jar"),
+    "volume for libraries": ({"mounts": (GUARD, "/home/w/.local/lib")}, verdicts.MOUNTED, "/home/w/.local"),
+    "changed file where a shell's text goes": (
+        {"changes": ("/home", "/home/app", "/home/app/x.js"), "command": ("sh", "-c", "cd /home/app; exec node x.js")},
+        verdicts.MODIFIED, "/home/app, /home/app/x.js"),
     "changed file": ({"changes": ("/work", "/work/main.py")}, verdicts.MODIFIED, "/work, /work/main.py"),
     "many changed files": ({"changes": tuple(f"/app/{name}" for name in "abcde")}, verdicts.MODIFIED, "and 2 more"),
     "unhealthy": ({"health": "unhealthy"}, verdicts.UNHEALTHY, "health check fails"),
