@@ -111,7 +111,7 @@ class Container:
 
 def uptime(container: Container, now: Optional[datetime] = None) -> float:
     """Seconds since the engine started a container, by this host's clock; 0 for none or the future."""
-    whole, _, fraction = container.started_at.rstrip("Z").partition(".")
+    whole, _point, fraction = container.started_at.rstrip("Z").partition(".")
     try:
         # The engine gives nanoseconds, or fewer digits when the last ones are zeros.
         started = datetime.strptime(f"{whole}.{fraction[:6] or 0}", "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=timezone.utc)

@@ -11,6 +11,7 @@ from typing import Any, Sequence
 from uuid import uuid4
 
 import docker
+from ansible_collections.driftguard.workers.plugins.module_utils.code_paths import ENGINE_FILES
 from support.fleet import TEST_LABEL, wait_for
 
 __all__ = ["FreshHost"]
@@ -86,8 +87,8 @@ class FreshHost:
         self.run("python3", "-c", "import sys; open(sys.argv[1], 'w').write(sys.argv[2])", path, content)
 
     def changed_paths(self, below: Sequence[str]) -> set[str]:
-        """Paths that differ from the image, of those below some directories."""
-        paths = {str(row["Path"]) for row in self._container.diff() or ()}
+        """Paths that differ from the image, of those below some directories; not what the engine itself puts there."""
+        paths = {str(row["Path"]) for row in self._container.diff() or ()} - set(ENGINE_FILES)
         return {path for path in paths if path.startswith(tuple(f"{directory}/" for directory in below))}
 
     def close(self) -> None:

@@ -138,9 +138,15 @@ class App:
 
     def run(self, image: str, *command: str) -> str:
         """Output of a command in a throw-away container, as the image's user."""
-        return str(self.engine.containers.run(
-            image, entrypoint=list(command), command=[], remove=True, network_disabled=True,
-            labels=UNCOUNTED).decode())
+        container = self.engine.containers.run(
+            image, entrypoint=list(command), command=[], detach=True, network_disabled=True, labels=UNCOUNTED)
+        try:
+            # Its end first: an engine that is asked to follow a log may miss what a short life wrote.
+            status, said = container.wait()["StatusCode"], container.logs().decode()
+        finally:
+            container.remove(force=True)
+        assert status == 0, said
+        return str(said)
 
     def derive(self, tag: str, lines: str) -> str:
         """Build upon an image with BuildKit and take its tag; id of what came out."""
@@ -151,9 +157,16 @@ class App:
 
     def close(self) -> None:
         """Remove everything it made."""
-        for name in [*self.tags(), *self.images()]:
-            with suppress(docker.errors.ImageNotFound):
-                self.engine.images.remove(name, force=True)
+        # Children before their parents, whichever the engine lists first.
+        for parents_may_stay in (True, False):
+            for name in [*self.tags(), *self.images()]:
+                try:
+                    self.engine.images.remove(name, force=True)
+                except docker.errors.ImageNotFound:
+                    continue
+                except docker.errors.APIError as error:
+                    if error.status_code != 409 or not parents_may_stay:
+                        raise
         self.engine.close()
         shutil.rmtree(self.path)
         shutil.rmtree(self.temporary)
