@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from support.fleet import Fleet, FleetRedis
+from support.fleet import Fleet, FleetRedis, wait_for
 from support.modules import ModuleRun
 
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}, "writable": {"read_only": False}}
@@ -119,10 +119,15 @@ def unguarded(template: Any) -> dict[str, Any]:
     return {"entrypoint": command[:1], "command": command[1:]}
 
 
+def worker_pids(container: Any) -> list[int]:
+    """Processes of a worker, by the host's ids."""
+    return [int(row[1]) for row in container.top()["Processes"] if "worker.py" in row[-1]]
+
+
 @contextmanager
 def silenced(container: Any) -> Iterator[None]:
     """A worker that doesn't beat for a while, so that what is written over its registration stays."""
-    pids = [int(row[1]) for row in container.top()["Processes"] if "worker.py" in row[-1]]
+    pids = worker_pids(container)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -182,6 +187,41 @@ def test_an_unstamped_image_of_the_fleets_repository(deployed: Deployed) -> None
     finally:
         container.remove(force=True)
         fleet.engine.images.remove(tag)
+
+
+def test_an_image_of_the_fleets_repository_that_lost_its_name(deployed: Deployed) -> None:
+    """As above, and its tag names another image by now: only the container itself still says what it was started as."""
+    fleet, name = deployed.fleet, f"{deployed.fleet.name}-nameless"
+    tag = f"{fleet.name}-worker:latest"
+    fleet.engine.images.get(fleet.variables["worker_image_base"]).tag(tag)
+    container = fleet.engine.containers.run(tag, ["sleep", "600"], name=name, detach=True)
+    try:
+        fleet.engine.images.get(deployed.image).tag(tag)
+        deployed.refused(name, "[EXTRA]", "an unstamped image")
+        fleet.engine.images.remove(tag)
+        deployed.refused(name, "[EXTRA]", "an unstamped image")
+    finally:
+        container.remove(force=True)
+
+
+def test_a_worker_that_crashes_after_it_has_registered(deployed: Deployed) -> None:
+    """It is running whenever one looks, and its registration outlives each crash."""
+    container = deployed.one("alpha")
+    for crashes in (1, 2):
+        os.kill(max(worker_pids(container)), signal.SIGKILL)
+        wait_for(lambda count=crashes: restarts(container) == count and worker_pids(container), "another restart")
+    deployed.refused(container.name, "[CRASHING]", "restarted 2 times, last time ")
+    # The planner leaves it be: it is the release's, and nothing is better for a new container.
+    deployed.fleet.heal()
+    assert deployed.one("alpha").id == container.id
+    container.remove(force=True)
+    deployed.fleet.heal()
+
+
+def restarts(container: Any) -> int:
+    """How often the engine restarted a container that runs now, -1 for one that doesn't."""
+    container.reload()
+    return int(container.attrs["RestartCount"]) if container.status == "running" else -1
 
 
 def test_git_sha_overridden(deployed: Deployed) -> None:
