@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional
 
 from .compose_checks import refuse_secrets
-from .compose_render import REDIS_PASSWORD, Rendered, Surroundings, render
+from .compose_render import REDIS_PASSWORD, Rendered, Surroundings, render, secret_owners
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_spec import Service, network_names, placed, read_services
@@ -53,7 +53,7 @@ def write_compose(
         if not check_mode:
             around = replace(around, secret_marks=store.marks(secrets, write=True))
         rendered = render(around, services, images)
-        stale = store.stale(secrets, around.secret_marks, [(image.uid, image.gid) for image in images.values()])
+        stale = store.stale(secrets, around.secret_marks, secret_owners(around, services, images))
         return _write(options, Revisions(root), rendered, raw, (store, secrets, stale), check_mode)
 
 

@@ -259,6 +259,14 @@ def secret_path(root: str, name: str, mark: str, uid: int) -> str:
     return f"{root}/secrets/{uid}/{name}.{mark}"
 
 
+def secret_owners(
+    around: Surroundings, services: Mapping[str, Service], images: Mapping[str, VariantImage],
+) -> set[tuple[str, int, int]]:
+    """Which secret is whose, by the files that the compose file names: secret name, uid and gid."""
+    known = [(service, images[service.variant]) for service in services.values() if service.variant in images]
+    return {(name, image.uid, image.gid) for service, image in known for name in _secret_names(around, service)}
+
+
 def named_secrets(compose: str) -> set[str]:
     """The files that a compose file names below the fleet's ``secrets``, as ``<uid>/<file>``, of any layout.
 

@@ -95,16 +95,17 @@ class HostSecrets:
         }
 
     def stale(
-        self, secrets: Mapping[str, str], marks: Mapping[str, str], owners: Iterable[tuple[int, int]],
+        self, secrets: Mapping[str, str], marks: Mapping[str, str], owners: Iterable[tuple[str, int, int]],
     ) -> list[SecretFile]:
         """The files that are missing, or differ in content, owner or mode.
 
         :param marks: of these secrets, as :meth:`marks` tells them.
-        :param owners: uid and gid of each image that gets the secrets.
+        :param owners: secret name, uid and gid: no user gets a secret that none of its services lists. What the
+            compose file doesn't name would be swept, and be missing again at every run.
         """
         files = [
             SecretFile(name, Path(secret_path(str(self._root), name, marks[name], uid)), uid, gid)
-            for uid, gid in sorted(set(owners)) for name in sorted(secrets)]
+            for name, uid, gid in sorted(set(owners))]
         return [file for file in files if not _is_right(file, secrets[file.name])]
 
     def write(self, secrets: Mapping[str, str], stale: Iterable[SecretFile]) -> None:

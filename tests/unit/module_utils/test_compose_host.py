@@ -254,6 +254,21 @@ def test_a_spoiled_file_is_written_again_under_the_same_revision(place: Place, s
 
 
 @AS_ROOT
+def test_a_user_gets_the_secrets_of_its_own_services_and_a_sweep_leaves_them(place: Place) -> None:
+    """A file that the compose file doesn't name would be swept and written again at every run."""
+    services = {"extractor": {"secrets": ["token"]}, "ocr": {"variant": "ocr"}}
+    place.compose(services=services)
+    found = {str(path.relative_to(place.fleet / "secrets").with_suffix("")) for path in place.named(7)}
+    assert found == {"0/redis_password", "10001/redis_password", "10001/token"}
+    before = place.files()
+    place.sweep()
+    assert place.files() == before
+    for check_mode in (True, False):
+        assert not place.compose(check_mode, services=services, generation=8).changed
+    assert place.files() == before
+
+
+@AS_ROOT
 def test_names_with_dots(place: Place) -> None:
     secrets = {"token": "s3cret-token", "token.0123456789abcdef": "an0ther-secret", "a.b": "a-third-secret"}
     services = {"extractor": {"secrets": list(secrets)}}

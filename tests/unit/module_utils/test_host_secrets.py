@@ -18,20 +18,25 @@ from ansible_collections.driftguard.workers.plugins.module_utils.revisions impor
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="secret files are given to the image's user, which takes root")
-OWNERS = [(10001, 10001), (0, 0)]
+IDS = (10001, 0)
+
+
+def owners(secrets: dict[str, str]) -> list[tuple[str, int, int]]:
+    return [(name, uid, uid) for name in secrets for uid in IDS]
 
 
 def written(root: Path, secrets: dict[str, str]) -> dict[str, Path]:
     """Write secrets as worker_compose does; secret name → its file of uid 10001."""
     store = HostSecrets(root)
     marks = store.marks(secrets, write=True)
-    store.write(secrets, store.stale(secrets, marks, OWNERS))
+    store.write(secrets, store.stale(secrets, marks, owners(secrets)))
     return {name: root / "secrets/10001" / f"{name}.{mark}" for name, mark in marks.items()}
 
 
 def stale(root: Path, secrets: dict[str, str]) -> list[tuple[str, int]]:
     store = HostSecrets(root)
-    return [(file.name, file.uid) for file in store.stale(secrets, store.marks(secrets, write=False), OWNERS)]
+    marks = store.marks(secrets, write=False)
+    return [(file.name, file.uid) for file in store.stale(secrets, marks, owners(secrets))]
 
 
 def files(root: Path) -> list[str]:
