@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -130,8 +131,8 @@ class Fleet:
         self.engine = docker.from_env()
         self.variables: dict[str, Any] = {
             "worker_fleet": self.name,
-            "worker_fleet_services": dict(services or SERVICES),
-            "worker_service_defaults": dict(DEFAULTS),
+            "worker_fleet_services": copy.deepcopy(services or SERVICES),
+            "worker_service_defaults": copy.deepcopy(DEFAULTS),
             "worker_root": str(self.root),
             "worker_redis_url": redis.workers_url,
             "worker_redis_control_url": redis.control_url,
