@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
 from .compose_checks import check_against_image
+from .compose_yaml import escaped, to_yaml
 from .errors import DriftguardError
 from .fleet_spec import Healthcheck, Service
 from .fleet_values import size_text
@@ -26,15 +27,6 @@ from .names import (
 )
 from .release_info import VariantImage
 
-try:
-    import yaml
-
-    MISSING: Optional[str] = None
-except ImportError as _error:
-    MISSING = str(_error)
-
-# No YAML reader takes these for anything but text, except for the words that PyYAML itself quotes (yes, null …).
-_PLAIN = re.compile(r"^[A-Za-z/][A-Za-z0-9_./@-]*(?::[A-Za-z0-9_./@-]+)*\Z")
 # Ends where a secret's name can't go on, so that no file passes for one whose name it begins. Ahead, so that matches
 # may overlap: the fleet's own directory may lie below one that is called secrets too.
 _SECRET_FILE = re.compile(r"(?=/secrets/([0-9]+/[A-Za-z0-9_.-]+))")
@@ -104,30 +96,7 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
             "paths": sorted(mount.source for mount in service.volumes if mount.kind == "bind"),
         }
     document.update(_shared(around, services, images))
-    return Rendered(to_yaml(_escaped(document)), desired)
-
-
-def to_yaml(document: Any) -> str:
-    """A document as YAML: own order, no line folding, and every text in quotes that a YAML reader may take for another
-    value. Compose's reader knows numbers that PyYAML doesn't: plain ``12345e7`` and ``0o7`` would reach workers as
-    1.2345e+11 and 7.
-
-    :raises DriftguardError: PyYAML is missing.
-    """
-    if MISSING is not None:
-        raise DriftguardError(
-            "Python library PyYAML", "to be installed for the interpreter that runs this module", MISSING,
-            "run playbooks/bootstrap.yml, or install python3-yaml (Debian) or the PyYAML package")
-
-    class Quoting(yaml.SafeDumper):
-        """Quotes all but plain words."""
-
-    def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _PLAIN.match(text) else '"')
-
-    Quoting.add_representer(str, quoted)
-    return str(yaml.dump(
-        document, Dumper=Quoting, sort_keys=False, default_flow_style=False, allow_unicode=True, width=2**20))
+    return Rendered(to_yaml(escaped(document)), desired)
 
 
 def _service(around: Surroundings, service: Service, image: Optional[VariantImage]) -> dict[str, Any]:
@@ -297,14 +266,3 @@ def _shared(
 def _spec_hash(body: Mapping[str, Any], secret_files: list[str]) -> str:
     canonical = json.dumps([body, secret_files], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _escaped(value: Any) -> Any:
-    """Double every dollar sign: compose would read variables of the deployer's shell into the file."""
-    if isinstance(value, str):
-        return value.replace("$", "$$")
-    if isinstance(value, dict):
-        return {key: _escaped(content) for key, content in value.items()}
-    if isinstance(value, list):
-        return [_escaped(element) for element in value]
-    return value

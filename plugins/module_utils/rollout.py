@@ -38,6 +38,7 @@ from .record import SETTLED
 from .release_info import Release
 from .revisions import Revision, Revisions
 from .rollout_plan import RECREATE, REMOVE, Plan, Step, plan_rollout
+from .rollout_refuse import check_needs, refuse_extras, refuse_others
 from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
 from .rollout_target import prediction
 from .rollout_wait import Failure, Watch
@@ -63,6 +64,7 @@ class Rollout:
         self._project = compose_project(self._fleet)
         self._root = Path(options["root"]) / self._fleet
         self._revisions = Revisions(self._root)
+        self._subject = f"fleet {self._fleet} on {options['host']}"
         self._leaving_file = self._root / "state" / "leaving"
         self._times: Times = {}
 
@@ -88,9 +90,9 @@ class Rollout:
         plan = plan_rollout(
             self._project, wanted, self._containers(release), self._options["services"], self._options["prune"]
         )
-        self._refuse_extras(plan)
-        self._refuse_others(plan)
-        self._check_needs(services)
+        refuse_extras(self._subject, plan)
+        refuse_others(self._subject, plan, self._options["services"])
+        check_needs(self._subject, services, self._engine.network_names())
         values = self._values(number, release, plan)
         if not self._check_mode:
             with self._reporting(values, bool(plan.changes)):
@@ -211,53 +213,6 @@ class Rollout:
             write_atomic(self._leaving_file, "".join(f"{one}\n" for one in ids), 0o600)
         yield
         self._leaving_file.unlink(missing_ok=True)
-
-    def _refuse_extras(self, plan: Plan) -> None:
-        if plan.extras:
-            named = ", ".join(f"{step.name} ({step.reason})" for step in plan.extras)
-            raise FailedResult(
-                DriftguardError(
-                    f"fleet {self._fleet} on {self._options['host']}",
-                    "no container of the fleet beyond those that the inventory places here",
-                    named,
-                    "remove them (docker rm -f NAME), or deploy with -e worker_prune=true; nothing was touched",
-                ),
-                {"steps": [step.to_dict() for step in plan.steps], "extras": [step.to_dict() for step in plan.extras]},
-            )
-
-    def _refuse_others(self, plan: Plan) -> None:
-        """With some services named, nothing else may be due: the revision would say of the others what isn't so."""
-        asked = set(self._options["services"])
-        unknown = asked - {step.service for step in plan.steps}
-        others = [step for step in plan.changes if step.service not in asked]
-        if asked and unknown:
-            raise DriftguardError(
-                f"fleet {self._fleet}, worker_services",
-                "services that are placed on this host",
-                ", ".join(sorted(unknown)),
-                "mend the names",
-            )
-        if asked and others:
-            raise DriftguardError(
-                f"fleet {self._fleet} on {self._options['host']}, worker_services",
-                "nothing to do for services that weren't named",
-                ", ".join(f"{step.name}: {step.action} ({step.reason})" for step in others),
-                "name those too, or deploy the whole fleet",
-            )
-
-    def _check_needs(self, services: Mapping[str, Mapping[str, Any]]) -> None:
-        """Compose would only miss these once the old containers are gone."""
-        existing = self._engine.network_names()
-        for name, service in services.items():
-            lacking = [f"network {network}" for network in service.get("networks", ()) if network not in existing]
-            lacking += [f"path {path}" for path in service.get("paths", ()) if not Path(path).exists()]
-            if lacking:
-                raise DriftguardError(
-                    f"fleet {self._fleet} on {self._options['host']}, service {name}",
-                    f"{lacking[0]} to be there",
-                    "none",
-                    "make it here, or mend worker_networks or the service's networks and volumes; nothing was touched",
-                )
 
     def _stand(self, wanted: Mapping[str, Wanted], safe_point: Callable[[], None]) -> None:
         watch = Watch(

@@ -14,8 +14,8 @@ from ansible_collections.driftguard.workers.plugins.module_utils.compose_render 
     Surroundings,
     named_secrets,
     render,
-    to_yaml,
 )
+from ansible_collections.driftguard.workers.plugins.module_utils.compose_yaml import to_yaml
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_spec import read_services
 from hypothesis import given
