@@ -9,10 +9,12 @@ A host is always in one of these states, and every one of them is a fine place f
 killed while                   leaves                              the next plan says
 =============================  ==================================  ===========================================
 planning                       nothing                             the same plan
-stopping and removing          some old ones stopped or gone       recreate the stopped, create the missing
+stopping and removing          old ones stopping, stopped or gone  recreate those, create the missing
 compose creates                created, half-named or missing      recreate what doesn't run, create the rest
-waiting                        all new, maybe crashing             keep the right ones, recreate the crashing
-settling                       link moved without history, or not  the same revision again
+waiting                        all new, maybe bad                  keep the right ones, recreate the crashing; bad
+                                                                   ones go back, though nothing is left to change
+publishing, before settling    published, ``current`` is older     first settle what was published
+settling                       history says it, the link doesn't   the same
 =============================  ==================================  ===========================================
 
 ``current`` moves only when the whole fleet is proved, so it names what a rollback goes back to.
@@ -144,9 +146,12 @@ class Rollout:
         )
 
     def _is_news(self, published: int) -> bool:
-        """Whether a revision was published since the last one was settled here, and is kept here."""
+        """Whether nothing was settled here since a revision was published, and it is kept here.
+
+        The same number: a run that was killed in between wrote the history and didn't move the link.
+        """
         kept = self._options["revision"] in {str(number) for number in self._revisions.numbers()}
-        return kept and published > self._revisions.settled_by()
+        return kept and published >= self._revisions.settled_by()
 
     def _is_left_midway(self) -> bool:
         """Whether a run ended before it was decided: what runs here may then be another release than the current."""

@@ -25,6 +25,8 @@ ROUNDS = 5
 ROLLOUT_GOAL = 1.3
 NOOP_GOAL_SECONDS = 2.0
 WINDOW_SECONDS = 3.0
+OTHERS = 10_000
+PROOF_GOAL_SECONDS = 0.5
 
 BY_HAND = """
 - hosts: workers
@@ -111,6 +113,30 @@ def test_noop_of_a_host(large: Fleet) -> None:
         }
     )
     report("No-op of a host with 14 services", found, f"at most {NOOP_GOAL_SECONDS} s")
+
+
+def test_proof_among_ten_thousand_registrations(large: Fleet) -> None:
+    """A host's whole proof, engine included, while nearly all registrations are other hosts'; and the usual loop."""
+    client = large.redis.client
+    pattern = f"{large.name}:worker:*:version"
+    own = client.hgetall(client.keys(pattern)[0])
+    few = medians({"few": lambda: large.prove().must_pass()})["few"]
+    with client.pipeline(transaction=False) as pipeline:
+        for number in range(OTHERS):
+            instance = f"{number:012x}"
+            key = f"{large.name}:worker:service-01:{instance}:version"
+            pipeline.hset(key, mapping={**own, "host": "elsewhere", "containerId": instance.ljust(64, "c")})
+            pipeline.pexpire(key, 3_600_000)
+            pipeline.zadd(f"{large.name}:workers", {f"service-01:{instance}": 1.0})
+        pipeline.execute()
+    found = medians(
+        {
+            "KEYS + HGETALL loop": lambda: [client.hgetall(key) for key in client.keys(pattern)],
+            "worker_version_assert, start to end": lambda: large.prove(hosts=["here", "elsewhere"]).must_pass(),
+        }
+    )
+    report(f"Proof of a host among {OTHERS} registrations", found, f"at most {PROOF_GOAL_SECONDS} s more than alone")
+    print(f"  {'the same, without the others':<44} {few:7.2f} s")
 
 
 def test_deploy_against_a_playbook_by_hand(large: Fleet, tmp_path: Path) -> None:

@@ -232,13 +232,12 @@ class Fleet:
             fleet=self.name,
             root=str(self.root),
             host="here",
-            hosts=["here"],
             services=self.variables["worker_fleet_services"],
             defaults=self.variables["worker_service_defaults"],
             timeout=timeout,
             redis_url=self.redis.control_url,
             redis_password=self.redis.password,
-            **options,
+            **{"hosts": ["here"], **options},
         )
 
     def heal(self, **options: Any) -> ModuleRun:

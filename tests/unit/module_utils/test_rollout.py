@@ -209,10 +209,15 @@ def test_what_was_published_is_taken_up_once_and_only_if_nothing_came_since(host
     assert host.rollout(True, state="settled", revision="8", published=8).changed
     done = host.rollout(state="settled", revision="8", published=8)
     assert (done.changed, done.values["revision"], done.values["previous"]) == (True, 8, 7)
+    # Killed in the middle of settling: the history says it, the link doesn't.
+    link = host.root / "demo" / "current"
+    link.unlink()
+    link.symlink_to("revisions/7")
+    assert host.rollout(state="settled", revision="8", published=8).values["revision"] == host.revisions.current() == 8
     host.rollout(state="settled", revision="9", generation=9)
     for check_mode in (True, False):
         # An older publication, one from before the last settling, and one whose revision isn't kept here.
-        for revision, published in (("8", 8), ("8", 9), ("12", 12)):
+        for revision, published in (("8", 8), ("7", 8), ("12", 12)):
             again = host.rollout(check_mode, state="settled", revision=revision, published=published)
             assert (again.changed, again.values["revision"]) == (False, 9)
     assert host.revisions.current() == 9
