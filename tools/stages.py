@@ -50,8 +50,8 @@ STAGES = {
         _pytest("unit", 10 * MINUTE, root=False),
         _pytest("contract", 15 * MINUTE, root=True),
         _pytest("meta", 10 * MINUTE, root=False),
-        # Deploys mostly wait: for a grace period, a stabilisation window, a registration. Files run side by side.
-        _pytest("integration", 45 * MINUTE, True, "-m", "not alone", "-n", "2", "--dist", "loadfile"),
+        # Deploys mostly wait, for a grace period, a window, a registration: more of them run than there are cores.
+        _pytest("integration", 45 * MINUTE, True, "-m", "not alone", "-n", "3", "--dist", "loadgroup"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
