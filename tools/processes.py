@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import IO, Callable, Iterator, Mapping, Optional, Sequence, TypeVar
 
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
@@ -148,8 +149,13 @@ def _signal_group(group: int, sign: signal.Signals) -> None:
 
 @contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM (a CI system that cancels) unwind like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM (a CI system that cancels) unwind like Ctrl-C; once, since make passes on what it gets too."""
+
+    def unwind(_number: int, _frame: Optional[FrameType]) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, unwind)
     try:
         yield
     finally:

@@ -198,3 +198,20 @@ def test_termination_unwinds_like_an_interrupt() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         terminated()
+
+
+def test_a_second_termination_does_not_cut_the_clean_up_short() -> None:
+    cleaned = []
+
+    def terminated_twice() -> None:
+        with processes.termination_as_interrupt():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                cleaned.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        terminated_twice()
+    assert cleaned
