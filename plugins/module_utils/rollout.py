@@ -31,7 +31,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
-from .host_files import read_text, write_atomic
+from .host_files import read_text
 from .host_record import HostRecords
 from .host_secrets import HostSecrets
 from .module_base import FailedResult, Result
@@ -39,7 +39,7 @@ from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repo
 from .record import SETTLED
 from .release_info import Release
 from .revisions import Revision, Revisions
-from .rollout_plan import RECREATE, REMOVE, Plan, Step, plan_rollout
+from .rollout_plan import REMOVE, Plan, Step, plan_rollout
 from .rollout_refuse import check_needs, refuse_extras, refuse_others
 from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
 from .rollout_target import prediction
@@ -67,7 +67,7 @@ class Rollout:
         self._root = Path(options["root"]) / self._fleet
         self._revisions = Revisions(self._root)
         self._subject = f"fleet {self._fleet} on {options['host']}"
-        self._leaving_file = self._root / "state" / "leaving"
+        self._leaving = self._root / "state" / "leaving"
         self._times: Times = {}
 
     def run(self) -> Result:
@@ -99,11 +99,12 @@ class Rollout:
         if not self._check_mode:
             with self._reporting(values, bool(plan.changes)):
                 graces = {name: int(service["grace"]) for name, service in services.items()}
-                with self._leaving(plan):
-                    self._timed(
-                        "recreate",
-                        lambda: carry_out(self._engine, plan, self._project, compose_file, graces, safe_point, lock),
-                    )
+                self._timed(
+                    "recreate",
+                    lambda: carry_out(
+                        self._engine, plan, self._project, compose_file, graces, safe_point, lock, self._leaving
+                    ),
+                )
                 self._timed("stabilize", lambda: self._stand(wanted, safe_point))
         return self._result(plan, values)
 
@@ -116,11 +117,11 @@ class Rollout:
         own = f"{LABEL_COMPOSE_PROJECT}={self._project}"
         # A compose that failed with its first container has made the network all the same.
         if not self._check_mode and (steps or self._engine.network_names([own])):
-            with self._reporting(values, True), self._leaving(plan):
+            with self._reporting(values, True):
                 self._timed(
                     "recreate",
                     lambda: remove_containers(
-                        self._engine, [s.container for s in steps if s.container], {}, safe_point
+                        self._engine, [s.container for s in steps if s.container], {}, safe_point, self._leaving
                     ),
                 )
                 remove_project(self._engine, self._project)
@@ -207,17 +208,8 @@ class Rollout:
             own | {image.repository for image in release.variants.values()} if release else own,
         )
         # The engine calls a container running until its grace period is over, also after whoever stopped it was killed.
-        leaving = set((read_text(self._leaving_file) or "").split())
+        leaving = set((read_text(self._leaving) or "").split())
         return [replace(one, status=LEAVING) if one.id in leaving and one.status == RUNNING else one for one in found]
-
-    @contextmanager
-    def _leaving(self, plan: Plan) -> Iterator[None]:
-        """Keep on disk which containers are being stopped, until they are gone."""
-        ids = [step.container.id for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container]
-        if ids:
-            write_atomic(self._leaving_file, "".join(f"{one}\n" for one in ids), 0o600)
-        yield
-        self._leaving_file.unlink(missing_ok=True)
 
     def _stand(self, wanted: Mapping[str, Wanted], safe_point: Callable[[], None]) -> None:
         watch = Watch(

@@ -17,6 +17,7 @@ from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import Container
 from .fleet_spec import MIN_SECRET_LENGTH
+from .host_files import write_atomic
 from .names import LABEL_COMPOSE_PROJECT
 from .rollout_plan import RECREATE, REMOVE, Plan
 
@@ -34,6 +35,7 @@ def carry_out(
     graces: Mapping[str, int],
     safe_point: Callable[[], None],
     lock: int,
+    note: Path,
 ) -> None:
     """Bring a host from where it is to the plan's end.
 
@@ -45,6 +47,7 @@ def carry_out(
         since what is being stopped is the old worker.
     :param lock: descriptor of the host's lock. Compose inherits it: when this module is killed, compose works on, and
         the next run must wait for its end.
+    :param note: file that names the containers that are being stopped, see :func:`remove_containers`.
     :raises DriftguardError: the engine or compose failed, or this deployment was superseded.
     """
     services = plan.services_to_start()
@@ -61,7 +64,7 @@ def carry_out(
         step.container for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container is not None
     ]
     safe_point()
-    remove_containers(engine, leaving, graces, safe_point)
+    remove_containers(engine, leaving, graces, safe_point, note)
     if services:
         safe_point()
         compose(
@@ -78,8 +81,13 @@ def remove_containers(
     containers: Sequence[Container],
     graces: Mapping[str, int],
     safe_point: Callable[[], None],
+    note: Path,
 ) -> None:
-    """Stop and remove containers side by side, each with its grace period."""
+    """Stop and remove containers side by side, each with its grace period.
+
+    :param note: names them by id until all are gone. The engine calls a container running until its grace period is
+        over, also when whoever stops it was killed.
+    """
 
     def leave(container: Container) -> None:
         safe_point()
@@ -88,9 +96,11 @@ def remove_containers(
 
     if not containers:
         return
+    write_atomic(note, "".join(f"{container.id}\n" for container in containers), 0o600)
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(containers))) as pool:
         for done in [pool.submit(leave, container) for container in containers]:
             done.result()
+    note.unlink(missing_ok=True)
 
 
 def compose(

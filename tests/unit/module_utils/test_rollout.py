@@ -252,6 +252,13 @@ def test_what_a_killed_run_was_stopping_is_recreated_though_it_still_runs(host: 
         assert (step["action"], step["reason"][:23]) == ("recreate", "STOPPED: being stopped ")
 
 
+def test_what_was_not_stopped_in_the_end_is_not_taken_for_stopping(host: Host) -> None:
+    """Compose refuses the file before anything is stopped: going back must not recreate what is right."""
+    with pytest.raises(FailedResult, match="nothing was touched"):
+        host.rollout(services=["extractor"])
+    assert [step["action"] for step in host.rollout(True).values["steps"]] == ["keep"]
+
+
 @pytest.mark.parametrize("project", ["demo-workers", "elsewhere"])
 def test_taking_the_fleet_off_is_predicted_and_spares_other_projects(host: Host, project: str) -> None:
     host.engine.containers["e" * 64] = inspected("e" * 64, "ocr", project=project)

@@ -37,6 +37,7 @@ class Host:
             monkeypatch.setenv(name, value)
         self.engine = FakeEngine([inspected("a"), inspected("b", number=2), inspected("c", number=3)])
         self.lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR)
+        self.note = directory / "leaving"
         self.points = 0
 
     def carry_out(self, plan: Plan, graces: Any = None, overtaken_at: int = -1) -> None:
@@ -47,7 +48,7 @@ class Host:
             if self.points == overtaken_at:
                 raise DriftguardError("fence", "number 7", "number 8", "start a new deploy")
 
-        carry_out(engine, plan, PROJECT, self.file, graces or {}, safe_point, self.lock)
+        carry_out(engine, plan, PROJECT, self.file, graces or {}, safe_point, self.lock, self.note)
 
     def calls(self) -> list[str]:
         return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
@@ -74,7 +75,7 @@ def test_exactly_what_is_wrong_goes_and_what_is_missing_comes(host: Host) -> Non
     assert host.calls() == [
         f"{common} config --quiet | unset unset",
         f"{common} up --detach --no-recreate --no-deps --pull never extractor ocr | unset unset"]
-    assert sorted(host.engine.containers) == ["a", "c"]
+    assert (sorted(host.engine.containers), host.note.exists()) == (["a", "c"], False)
 
 
 def test_nothing_to_do_calls_nobody(host: Host) -> None:
@@ -93,7 +94,7 @@ def test_a_file_that_compose_refuses_costs_no_container(host: Host, monkeypatch:
     monkeypatch.setenv("FAIL", "config")
     with pytest.raises(DriftguardError, match="it says no"):
         host.carry_out(recreate_b())
-    assert (host.engine.stopped, len(host.calls())) == ([], 1)
+    assert (host.engine.stopped, host.note.exists(), len(host.calls())) == ([], False, 1)
 
 
 def test_an_overtaken_deployment_stops_at_every_safe_point(host: Host) -> None:
