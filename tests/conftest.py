@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from hypothesis import settings
-from support.fleet import base_reference, fleet, fleet_redis
+from support.fleet import base_reference, fleet, fleet_redis, module_fleet, whole
 from support.redis_server import redis_server
 
-__all__ = ["base_reference", "fleet", "fleet_redis", "redis_server"]
+__all__ = ["base_reference", "fleet", "fleet_redis", "module_fleet", "redis_server", "whole"]
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("unhurried", deadline=None)

@@ -50,8 +50,10 @@ STAGES = {
         _pytest("unit", 10 * MINUTE, root=False),
         _pytest("contract", 15 * MINUTE, root=True),
         _pytest("meta", 10 * MINUTE, root=False),
-        # Deploys mostly wait, for a grace period, a window, a registration: more of them run than there are cores.
-        _pytest("integration", 45 * MINUTE, True, "-m", "not alone", "-n", "3", "--dist", "loadgroup"),
+        # Deploys mostly wait, for a grace period, a window, a registration: more of them run than there are cores. A
+        # file's tests share what they set up, so a file is what is handed out.
+        _pytest("integration", 45 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
+               "--no-loadscope-reorder"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,

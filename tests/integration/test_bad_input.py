@@ -13,14 +13,18 @@ from typing import Any, Iterator
 import pytest
 from support.fleet import Fleet, FleetRedis, wait_for
 
+#: A service by what is wrong with it, and how that is named.
+SERVICES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "unknown-key": ({"memroy": "64M"}, ("memroy", "unknown key")),
+    "no-memory": ({"memory": ""}, ("memory",)),
+    "replicas": ({"replicas": 0}, ("replicas",)),
+    "git-sha": ({"environment": {"GIT_SHA": "0" * 40}}, ("GIT_SHA", "makes a stale image look current")),
+    "engine-socket": ({"volumes": ["/var/run/docker.sock:/docker.sock"]}, ("raw engine socket",)),
+    "short-grace": ({"stop_grace_period": "1s", "drain_time": "30s"}, ("stop_grace_period", "drain time")),
+    "shell-string": ({"command": "python worker.py"}, ("command", "list of arguments")),
+}
 SPECS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "unknown key": ({"alpha": {"memroy": "64M"}}, ("service 'alpha'", "memroy", "unknown key")),
-    "no memory": ({"alpha": {"memory": ""}}, ("service 'alpha'", "memory")),
-    "GIT_SHA": ({"alpha": {"environment": {"GIT_SHA": "0" * 40}}}, ("GIT_SHA", "makes a stale image look current")),
     "mount over the code": ({"alpha": {"volumes": ["data:/app"]}}, ("alpha", "/app", "no mount over the code")),
-    "engine socket": ({"alpha": {"volumes": ["/var/run/docker.sock:/docker.sock"]}}, ("alpha", "raw engine socket")),
-    "short grace": ({"alpha": {"stop_grace_period": "1s", "drain_time": "30s"}}, ("stop_grace_period", "drain time")),
-    "shell string": ({"alpha": {"command": "python worker.py"}}, ("command", "list of arguments")),
     "development runner": ({"alpha": {"command": ["npx", "tsx", "worker.ts"]}}, ("alpha", "tsx")),
     "unknown variant": ({"alpha": {"variant": "gpu"}}, ("alpha", "variant", "gpu")),
     "unknown secret": ({"alpha": {"secrets": ["nobody"]}}, ("alpha", "nobody", "worker_secrets")),
@@ -29,19 +33,27 @@ SPECS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 }
 
 
+def untouched(fleet: Fleet) -> bool:
+    """Whether nothing of a fleet is on the host."""
+    written = [fleet.root / fleet.name / name for name in ("revisions", "secrets")]
+    return not fleet.containers() and not any(path.exists() for path in written)
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_a_bad_spec_costs_nothing(fleet: Fleet, name: str) -> None:
     services, said = SPECS[name]
     fleet.variables["worker_fleet_services"] = services
     fleet.deploy().must_fail("expected", "found", "remedy", *said)
-    assert fleet.containers() == []
-    assert not (fleet.root / fleet.name / "revisions").exists()
-    assert not (fleet.root / fleet.name / "secrets").exists()
+    assert untouched(fleet)
 
 
-def test_every_problem_of_a_spec_is_named_at_once(fleet: Fleet) -> None:
-    fleet.variables["worker_fleet_services"] = {"alpha": {"memroy": "64M"}, "beta": {"replicas": 0}}
-    fleet.deploy().must_fail("memroy", "replicas", "2 problems")
+def test_every_bad_service_is_named_at_once(fleet: Fleet) -> None:
+    fleet.variables["worker_fleet_services"] = {name: service for name, (service, _) in SERVICES.items()}
+    run = fleet.deploy().must_fail("expected", "found", "remedy", f"{len(SERVICES)} problems")
+    for name, (_, said) in SERVICES.items():
+        for text in (f"service '{name}'", *said):
+            assert text in " ".join(run.output.split()), f"{name}: {text!r} isn't in:\n{run.output}"
+    assert untouched(fleet)
 
 
 def test_redis_down(fleet: Fleet) -> None:

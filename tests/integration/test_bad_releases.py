@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
-from support.fleet import Fleet, wait_for
+from support.fleet import Fleet, FleetRedis, some_fleet
 
 BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "crashes at start": ({"crash_after": 0}, ("exit status 3", "boom")),
@@ -21,32 +22,65 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 QUICK = ("-e", "worker_stabilize=6", "-e", "worker_wait_timeout=15", "-e", "worker_registration_timeout=12")
 
 
+@pytest.fixture(scope="module")
+def good(module_fleet: Fleet) -> str:
+    """The SHA that the module's fleet runs and goes back to."""
+    module_fleet.deploy().must_pass()
+    return module_fleet.git("rev-parse", "HEAD")
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_release_is_rolled_back(fleet: Fleet, name: str) -> None:
-    behaviour, said = BAD[name]
-    good = fleet.git("rev-parse", "HEAD")
-    fleet.deploy().must_pass()
+def test_a_bad_release_is_rolled_back(module_fleet: Fleet, good: str, name: str) -> None:
+    fleet, (behaviour, said) = module_fleet, BAD[name]
     bad = fleet.commit(**behaviour)
     run = fleet.deploy(*QUICK).must_fail(*said)
     assert "back on what it ran before" in run.output
+    record = fleet.evidence()[-1]
+    assert (record["result"], record["published"]) == ("rolled back", False)
     assert fleet.shas() == {good}
     fleet.verify("-e", f"worker_expected_sha={good}").must_pass()
     fleet.verify("-e", f"worker_expected_sha={bad}").must_fail()
-    record = fleet.evidence()[1]
-    assert (record["result"], record["published"]) == ("rolled back", False)
-    fleet.commit()
+
+
+def test_a_failed_rollout_names_container_and_service(module_fleet: Fleet, good: str) -> None:
+    """And it leaves the bad release no way back: the host's record allows the old one alone."""
+    fleet = module_fleet
+    fleet.commit(crash_after=0)
+    fleet.deploy(*QUICK).must_fail()
+    failures = fleet.evidence()[-1]["hosts"]["here"]["rollout"]["failures"]
+    assert {failure["service"] for failure in failures} <= {"alpha", "beta"}
+    assert failures
+    assert all(failure["exit_code"] == 3 and "boom" in failure["log"] for failure in failures)
+    record = json.loads((fleet.root / fleet.name / "guard" / "guard.json").read_text())
+    assert (record["phase"], [release["sha"] for release in record["allowed"]]) == ("settled", [good])
+
+
+def test_a_good_release_after_bad_ones(module_fleet: Fleet, good: str) -> None:
+    fleet = module_fleet
+    sha = fleet.commit()
     fleet.deploy().must_pass()
+    assert fleet.shas() == {sha} != {good}
+
+
+@pytest.fixture(scope="module")
+def nothing(tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, base_reference: str) -> Iterator[Fleet]:
+    """A fleet that was never deployed, as a bad first release leaves it."""
+    with some_fleet(tmp_path_factory.mktemp("nothing"), fleet_redis, base_reference) as made:
+        yield made
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_first_release_leaves_nothing_running(fleet: Fleet, name: str) -> None:
+def test_a_bad_first_release_leaves_nothing_running(nothing: Fleet, name: str) -> None:
     behaviour, said = BAD[name]
-    fleet.commit(**behaviour)
-    fleet.deploy(*QUICK).must_fail(*said)
-    assert fleet.containers() == []
-    assert fleet.evidence()[-1]["result"] == "rolled back"
-    fleet.commit()
-    fleet.deploy().must_pass()
+    nothing.commit(**behaviour)
+    nothing.deploy(*QUICK).must_fail(*said)
+    assert nothing.containers() == []
+    assert nothing.evidence()[-1]["result"] == "rolled back"
+
+
+def test_a_good_first_release_after_bad_ones(nothing: Fleet) -> None:
+    nothing.commit()
+    nothing.deploy().must_pass()
 
 
 def test_another_release_of_the_same_commit_is_rolled_back(fleet: Fleet) -> None:
@@ -70,45 +104,41 @@ def test_the_default_window_sees_a_crash_after_12_seconds(fleet: Fleet) -> None:
     assert fleet.containers() == []
 
 
-def test_a_worker_that_ignores_sigterm_gets_its_grace_and_no_more(fleet: Fleet) -> None:
-    fleet.variables["worker_service_defaults"]["stop_grace_period"] = "4s"
+def test_the_longer_grace_of_old_and_new_counts(fleet: Fleet) -> None:
+    """What is being stopped is the old worker: a new, shorter grace doesn't cut it off."""
+    fleet.variables["worker_service_defaults"]["stop_grace_period"] = "5s"
     fleet.commit(ignore_sigterm=True)
     fleet.deploy().must_pass()
     old = set(fleet.ids().values())
+    fleet.variables["worker_service_defaults"]["stop_grace_period"] = "1s"
     fleet.commit()
     started = time.monotonic()
     fleet.deploy().must_pass()
     recreate = fleet.evidence()[-1]["hosts"]["here"]["rollout"]["durations"]["recreate"]
-    assert 4 <= recreate < time.monotonic() - started
+    assert 5 <= recreate < time.monotonic() - started
     assert old.isdisjoint(fleet.ids().values())
 
 
-def test_the_longer_grace_of_old_and_new_counts(fleet: Fleet) -> None:
-    """What is being stopped is the old worker: a new, shorter grace must not cut it off."""
-    fleet.variables["worker_service_defaults"]["stop_grace_period"] = "5s"
-    fleet.commit(ignore_sigterm=True)
+def test_a_host_that_moved_more_than_planned_says_so(fleet: Fleet) -> None:
+    """The plan found nothing to do; then Redis and a container died, and the container was replaced in vain."""
     fleet.deploy().must_pass()
-    fleet.variables["worker_service_defaults"]["stop_grace_period"] = "1s"
-    fleet.commit()
-    fleet.deploy().must_pass()
-    assert fleet.evidence()[-1]["hosts"]["here"]["rollout"]["durations"]["recreate"] >= 5
-
-
-def test_a_failed_rollout_names_container_and_service(fleet: Fleet) -> None:
-    fleet.deploy().must_pass()
-    fleet.commit(crash_after=0)
-    fleet.deploy(*QUICK)
-    failures = fleet.evidence()[-1]["hosts"]["here"]["rollout"]["failures"]
-    assert {failure["service"] for failure in failures} <= {"alpha", "beta"}
-    assert all(failure["exit_code"] == 3 and "boom" in failure["log"] for failure in failures)
-
-
-def test_a_rollback_leaves_no_window_for_the_bad_release(fleet: Fleet) -> None:
-    """Once rolled back, the host's record allows the old release alone, so a bad container can't come back."""
-    fleet.deploy().must_pass()
-    good = fleet.git("rev-parse", "HEAD")
-    fleet.commit(crash_after=0)
-    fleet.deploy(*QUICK).must_fail()
-    record = wait_for((fleet.root / fleet.name / "guard" / "guard.json").read_text, "the record")
-    assert good in record
-    assert '"phase": "settled"' in record
+    old = fleet.ids()
+    guard = fleet.root / fleet.name / "guard" / "version_guard.sh"
+    guard.unlink()
+    died = fleet.directory / "died"
+    # The rolling puts the guards back, so they are the mark that it has begun.
+    deaths = [
+        f"test -e {guard}", f"test ! -e {died}", f"touch {died}", f"kill -9 {fleet.redis.pid}",
+        f"docker rm -f {fleet.project}-alpha-1"]
+    die = f"{{ {' && '.join(deaths)}; }} >&2; echo 2"
+    fleet.variables["worker_stabilize"] = f"{{{{ lookup('ansible.builtin.pipe', '{die}') }}}}"
+    try:
+        run = fleet.deploy()
+    finally:
+        fleet.redis.stop()
+        fleet.redis.start()
+    assert run.status != 0, run.output
+    assert died.exists()
+    assert fleet.ids() != old
+    assert "before it touched any container" not in run.output
+    assert fleet.evidence()[-1]["hosts"]["here"]["moved"] is True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from support.fleet import Fleet, FleetRedis, wait_for
+from support.fleet import Fleet, FleetRedis, some_fleet, wait_for
 from support.modules import ModuleRun
 
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}, "writable": {"read_only": False}}
@@ -104,13 +104,10 @@ def deployed(
     tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, base_reference: str
 ) -> Iterator[Deployed]:
     """One fleet for all roads; each test leaves it as it found it."""
-    fleet = Fleet(tmp_path_factory.mktemp("roads") / "fleet", fleet_redis, base_reference, SERVICES)
-    try:
+    with some_fleet(tmp_path_factory.mktemp("roads"), fleet_redis, base_reference, SERVICES) as fleet:
         made = Deployed(fleet)
         fleet.prove().must_pass()
         yield made
-    finally:
-        fleet.close()
 
 
 def unguarded(template: Any) -> dict[str, Any]:

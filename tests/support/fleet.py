@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
@@ -27,7 +28,7 @@ from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
 
-__all__ = ["PROJECT", "Fleet", "Run", "base_reference", "fleet", "fleet_redis"]
+__all__ = ["PROJECT", "Fleet", "Run", "base_reference", "fleet", "fleet_redis", "module_fleet", "some_fleet", "whole"]
 
 PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
@@ -63,7 +64,7 @@ class Run:
         assert self.status != 0, self.output
         for text in said:
             assert text in self.output, f"{text!r} isn't in:\n{self.output}"
-        assert "Traceback" not in self.output
+        assert "Traceback" not in self.output, self.output
         return self
 
     @property
@@ -99,6 +100,12 @@ class FleetRedis:
             start_new_session=True,
         )
         wait_for(self._answers, "redis-server to answer")
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self) -> None:
         """Stop it hard."""
@@ -336,9 +343,39 @@ def fleet_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetRedis
     redis.stop()
 
 
+@contextmanager
+def some_fleet(
+    directory: Path, redis: FleetRedis, base: str, services: dict[str, Any] | None = None
+) -> Iterator[Fleet]:
+    """A fleet that is gone, with everything it made, in the end."""
+    made = Fleet(directory / "fleet", redis, base, services)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
 @pytest.fixture
 def fleet(tmp_path: Path, fleet_redis: FleetRedis, base_reference: str) -> Iterator[Fleet]:
-    """A fleet for one test, gone with everything it made when the test ends."""
-    made = Fleet(tmp_path / "fleet", fleet_redis, base_reference)
-    yield made
-    made.close()
+    """A fleet for one test."""
+    with some_fleet(tmp_path, fleet_redis, base_reference) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def module_fleet(
+    tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, base_reference: str
+) -> Iterator[Fleet]:
+    """A fleet for all tests of a file."""
+    with some_fleet(tmp_path_factory.mktemp("module"), fleet_redis, base_reference) as made:
+        yield made
+
+
+@pytest.fixture
+def whole(module_fleet: Fleet) -> Fleet:
+    """The module's fleet, which runs its repository's HEAD; each test leaves it on one commit, whichever."""
+    if module_fleet.containers():
+        module_fleet.git("checkout", "-q", *module_fleet.shas())
+    else:
+        module_fleet.deploy().must_pass()
+    return module_fleet
