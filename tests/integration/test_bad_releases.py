@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any, Iterator
 
 import pytest
@@ -112,10 +111,9 @@ def test_the_longer_grace_of_old_and_new_counts(fleet: Fleet) -> None:
     old = set(fleet.ids().values())
     fleet.variables["worker_service_defaults"]["stop_grace_period"] = "1s"
     fleet.commit()
-    started = time.monotonic()
     fleet.deploy().must_pass()
     recreate = fleet.evidence()[-1]["hosts"]["here"]["rollout"]["durations"]["recreate"]
-    assert 5 <= recreate < time.monotonic() - started
+    assert recreate >= 5
     assert old.isdisjoint(fleet.ids().values())
 
 
