@@ -147,6 +147,7 @@ def _environment(around: Surroundings, service: Service) -> dict[str, str]:
         "NODE_ENV": mode,
         "REDIS_URL": around.redis_url,
         "WORKER_CONCURRENCY": str(service.concurrency),
+        "WORKER_DRAIN_SECONDS": str(service.drain_time),
         "WORKER_ENV": mode,
         "WORKER_FLEET": around.fleet,
         "WORKER_HOST": around.host,
