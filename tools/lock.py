@@ -13,7 +13,7 @@ from .paths import VENV
 from .processes import run_visible
 
 CONTROLLER_PYTHON = "3.11"
-WORKER_PYTHON = "3.9"
+WORKER_PYTHON = "3.10"
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,8 @@ def test_a_service_is_hardened_guarded_and_limited() -> None:
         "environment": {
             "BULLMQ_PREFIX": "demo", "EXPECTED_GIT_SHA": SHA, "NODE_ENV": "production",
             "REDIS_URL": "redis://redis:6379/0",
-            "WORKER_CONCURRENCY": "1", "WORKER_ENV": "production", "WORKER_FLEET": "demo", "WORKER_HOST": "host1",
+            "WORKER_CONCURRENCY": "1", "WORKER_DRAIN_SECONDS": "20", "WORKER_ENV": "production",
+            "WORKER_FLEET": "demo", "WORKER_HOST": "host1",
             "WORKER_TYPE": "extractor"},
         "tmpfs": ["/tmp"], "stop_grace_period": "30s",
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
