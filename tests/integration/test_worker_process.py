@@ -23,9 +23,11 @@ from support.worker_process import SOURCE, running_worker
 from driftguard_worker import redis_options, runtime
 from driftguard_worker.errors import ExitStatus
 from driftguard_worker.identity import Identity
+from driftguard_worker.jobs import Handlers
 from driftguard_worker.server import listen
 from driftguard_worker.settings import Settings
 
+NOTHING = runtime.Task(handlers=Handlers(), prefix="demo", concurrency=1, drain=1, production=False)
 SECRET = "hunter2-hunter2"
 # Half a second on an idle machine; what waits for Redis takes five.
 QUICKLY = 4.0
@@ -114,7 +116,7 @@ def test_a_stop_never_takes_longer_than_its_limit(
     async def run() -> tuple[ExitStatus, float]:
         identity = Identity.of_this_process(values, tmp_path / "none")
         options = redis_options.from_settings(values)
-        worker = runtime.Runtime(identity, options, listen("127.0.0.1", 0), time.monotonic())
+        worker = runtime.Runtime(identity, options, listen("127.0.0.1", 0), time.monotonic(), NOTHING)
         running = asyncio.create_task(worker.run())
         with redis_server.client() as client:
             while not client.exists("demo:workers"):

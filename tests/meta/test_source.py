@@ -17,7 +17,11 @@ PROCESSES = "plugins/module_utils/processes.py"
 ENGINE = ("plugins/module_utils/engine.py", "plugins/module_utils/engine_images.py")
 REDIS = "plugins/module_utils/redis_gateway.py"
 # The one place of each side where whatever went wrong becomes fail_json, or an exit status.
-BOUNDARIES = ("plugins/module_utils/module_base.py", "files/worker/src/driftguard_worker/process.py")
+BOUNDARIES = (
+    "plugins/module_utils/module_base.py",
+    "files/worker/src/driftguard_worker/process.py",
+    "files/worker/src/driftguard_worker/consumer.py",
+)
 GUARD = "files/guard/version_guard.py"
 WORKER = "files/worker/"
 PLUGINS = "plugins/"

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.types import Message
 
+from driftguard_worker.decision import Standing
 from driftguard_worker.health import Health, application
 from driftguard_worker.identity import Identity
 from driftguard_worker.lifecycle import State
@@ -29,7 +30,16 @@ IDENTITY = Identity(
     build_date="2026-01-02T03:04:05Z",
     release_id="0123456789ab.89abcdef0123",
 )
-WELL = Health(IDENTITY, State.RUNNING, registered=True, connected=True, heartbeat_age=0.12345, uptime=60.98765)
+WELL = Health(
+    IDENTITY,
+    State.RUNNING,
+    registered=True,
+    connected=True,
+    heartbeat_age=0.12345,
+    uptime=60.98765,
+    standing=Standing.RUN,
+    problems=(),
+)
 
 
 def get(path: str, health: Health = WELL, registry: CollectorRegistry | None = None) -> tuple[int, str, bytes]:
@@ -61,6 +71,7 @@ def test_healthy() -> None:
             "buildDate": "2026-01-02T03:04:05Z",
         },
         "uptime": 60.988,
+        "fence": {"standing": "run", "problems": []},
         "redis": {"connected": True, "heartbeatAge": 0.123},
     }
 

@@ -33,19 +33,20 @@ def test_instance_is_always_a_name_that_readers_accept(hostname: str) -> None:
 
 def test_release_is_read_from_the_image(tmp_path: Path) -> None:
     path = tmp_path / "image.json"
-    path.write_text(json.dumps({"release": "0123456789ab.89abcdef0123"}), encoding="utf-8")
-    assert release_of(path) == "0123456789ab.89abcdef0123"
+    content = {"release": "0123456789ab.89abcdef0123", "revision": "a" * 40}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert release_of(path) == ("0123456789ab.89abcdef0123", "a" * 40)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"release": 1}', '{"release": ""}', "\udcff", "{"])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"release": 1, "revision": "a"}', '{"release": "a"}', "\udcff", "{"])
 def test_release_is_unknown_in_a_file_that_does_not_say(tmp_path: Path, content: str) -> None:
     path = tmp_path / "image.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    assert release_of(path) == "unknown"
+    assert release_of(path) is None
 
 
 def test_release_is_unknown_without_a_file(tmp_path: Path) -> None:
-    assert release_of(tmp_path / "image.json") == "unknown"
+    assert release_of(tmp_path / "image.json") is None
 
 
 def test_identity_of_this_process(worker_environment: dict[str, str], tmp_path: Path) -> None:

@@ -13,6 +13,12 @@ ALLOWED = {
     (State.STARTING, State.RUNNING),
     (State.STARTING, State.DRAINING),
     (State.RUNNING, State.DRAINING),
+    (State.STARTING, State.FENCED),
+    (State.RUNNING, State.FENCED),
+    (State.DRAINING, State.FENCED),
+    (State.DRAINING, State.RUNNING),
+    (State.FENCED, State.RUNNING),
+    (State.FENCED, State.DRAINING),
 }
 
 

@@ -13,9 +13,8 @@ from driftguard_worker import healthcheck, names
 from driftguard_worker.lifecycle import State
 from driftguard_worker.settings import Settings
 
-CONTRACT: dict[str, Any] = json.loads((Path(__file__).parents[3] / "files/guard/contract.json").read_text("utf-8"))[
-    "names"
-]
+WHOLE: dict[str, Any] = json.loads((Path(__file__).parents[3] / "files/guard/contract.json").read_text("utf-8"))
+CONTRACT, RECORD, FENCE = WHOLE["names"], WHOLE["record"], WHOLE["fence"]
 REGISTRATION = CONTRACT["registration"]
 
 
@@ -30,10 +29,20 @@ def test_patterns() -> None:
     assert CONTRACT["servicePattern"] == names.SERVICE_PATTERN
 
 
+def test_record() -> None:
+    assert (RECORD["maxAllowed"], RECORD["maxGeneration"]) == (names.MAX_ALLOWED, names.MAX_GENERATION)
+    assert (CONTRACT["releasePattern"], CONTRACT["shaPattern"]) == (names.RELEASE_PATTERN, names.SHA_PATTERN)
+    assert CONTRACT["recordFiles"]["json"] == names.RECORD_FILE
+    assert FENCE["hostLookSeconds"] == names.HOST_LOOK_SECONDS
+    assert FENCE["drainSeconds"]["default"] == names.DRAIN_SECONDS == Settings.model_fields["worker_drain_seconds"].default
+
+
 def test_keys() -> None:
     redis = CONTRACT["redis"]
     assert names.version_key("demo", "ocr", "ab12ab12ab12") == filled(redis["registration"])
     assert names.legacy_key("demo", "ocr") == filled(redis["legacyRegistration"])
+    assert names.release_key("demo") == filled(redis["release"])
+    assert names.events_channel("demo") == filled(redis["events"])
     assert names.index_key("demo") == filled(redis["workers"])
     assert names.member("ocr", "ab12ab12ab12") == filled(redis["workersMember"])
 

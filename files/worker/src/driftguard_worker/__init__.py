@@ -1,10 +1,13 @@
 # Copyright: driftguard.workers contributors
 # SPDX-License-Identifier: MIT
-"""Runtime of the reference worker.
+"""Worker runtime of driftguard.workers: refuses to start stale, and stops working when it has become so.
 
-Importing this package loads nothing else: the start guard has to run before anything that could open a connection.
+A worker of one's own declares handlers and runs them; docs/worker.md has the whole example.
 """
 
-__all__ = ["__version__"]
+from .jobs import Job, Queue, RateLimit, Unrecoverable, handler
+from .worker import Worker
+
+__all__ = ["Job", "Queue", "RateLimit", "Unrecoverable", "Worker", "__version__", "handler"]
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 # Copyright: driftguard.workers contributors
 # SPDX-License-Identifier: MIT
-"""The command ``driftguard-worker``: first the guard, then the worker.
+"""How a worker starts, the command ``driftguard-worker`` and any other: first the guard, then the worker.
 
 Nothing outside the standard library is imported before the guard has passed.
 """
@@ -11,31 +11,54 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from . import guard
 from .errors import ExitStatus
+from .jobs import Handlers
 
-__all__ = ["main"]
+__all__ = ["become_another", "main", "start"]
+
+# Set by a worker that replaced itself while it was parked. It can't be used to get around the guard: a worker that
+# starts so takes no job, and starts anew without it when it may work again.
+PARKED = "DRIFTGUARD_PARKED"
 
 
 def main() -> int:
-    """Run one worker until it is told to stop.
+    """Run one worker of the reference fleet until it is told to stop.
+
+    :returns: the exit status, one of :class:`ExitStatus`.
+    :raises SystemExit: the guard refuses the start.
+    """
+    if len(sys.argv) > 1:
+        return _refuse_arguments()
+    return start(Handlers())
+
+
+def start(handlers: Handlers) -> int:
+    """Run one worker with an application's handlers until it is told to stop.
 
     :returns: the exit status, one of :class:`ExitStatus`.
     :raises SystemExit: the guard refuses the start.
     """
     started = time.monotonic()
     _leave_on_signal()
-    guard.run(os.environ)
-    if len(sys.argv) > 1:
-        return _refuse_arguments()
+    parked = os.environ.pop(PARKED, "") == "1"
+    if not parked:
+        guard.run(os.environ)
     try:
         from .process import run  # noqa: PLC0415 - the guard comes first
     except ImportError as error:
         print(f"driftguard-worker: expected an image with all its packages; found {error}; remedy: rebuild the image")
         return ExitStatus.INTERNAL
-    return run(started)
+    return run(started, handlers, parked)
+
+
+def become_another(parked: bool) -> NoReturn:
+    """Replace this process by a new one of the same worker, with the same process id. What runs in threads ends here."""
+    environment = {**os.environ, **({PARKED: "1"} if parked else {})}
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def _leave_on_signal() -> None:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from .decision import Standing
 from .identity import Identity
 from .lifecycle import State
 
@@ -27,6 +28,8 @@ class Health:
     :param connected: whether the last heartbeat reached Redis.
     :param heartbeat_age: seconds since the last confirmed heartbeat.
     :param uptime: seconds since the start.
+    :param standing: what the release records allow.
+    :param problems: what is wrong with them.
     """
 
     identity: Identity
@@ -35,6 +38,8 @@ class Health:
     connected: bool
     heartbeat_age: Optional[float]
     uptime: float
+    standing: Standing
+    problems: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -53,6 +58,7 @@ class Health:
                 "buildDate": self.identity.build_date,
             },
             "uptime": round(self.uptime, 3),
+            "fence": {"standing": self.standing.value, "problems": list(self.problems)},
             "redis": {
                 "connected": self.connected,
                 "heartbeatAge": None if self.heartbeat_age is None else round(self.heartbeat_age, 3),

@@ -10,9 +10,11 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from .container_id import own_container_id
 from .names import IMAGE_FILE, UNKNOWN, member
+from .records import ReleaseKey
 from .settings import Settings
 
 __all__ = ["Identity", "instance_name", "release_of"]
@@ -23,6 +25,8 @@ _LONGEST_HOSTNAME = 64  # the kernel's own limit
 @dataclass(frozen=True)
 class Identity:
     """One instance of a service of a fleet.
+
+    ``baked`` is what the image says of itself, which records are compared with; nothing where it doesn't.
 
     ``container_id`` is empty outside a container; ``git_sha``, ``build_date`` and ``release_id`` are ``unknown``
     where the image doesn't say.
@@ -37,6 +41,7 @@ class Identity:
     git_sha: str
     build_date: str
     release_id: str
+    baked: Optional[ReleaseKey] = None
 
     @property
     def worker_id(self) -> str:
@@ -47,6 +52,7 @@ class Identity:
     def of_this_process(cls, settings: Settings, image_file: Path = Path(IMAGE_FILE)) -> Identity:
         """Read it from the settings, the image and the kernel."""
         container_id = own_container_id() or ""
+        baked = release_of(image_file)
         hostname = socket.gethostname()
         return cls(
             fleet=settings.worker_fleet,
@@ -57,7 +63,8 @@ class Identity:
             pid=os.getpid(),
             git_sha=settings.git_sha,
             build_date=settings.build_date,
-            release_id=release_of(image_file),
+            release_id=baked.release_id if baked else UNKNOWN,
+            baked=baked,
         )
 
 
@@ -74,15 +81,16 @@ def instance_name(container_id: str, hostname: str, pid: int) -> str:
     return f"{name[:_LONGEST_HOSTNAME]}-{pid}"
 
 
-def release_of(image_file: Path) -> str:
-    """Release id that is baked into the image.
+def release_of(image_file: Path) -> Optional[ReleaseKey]:
+    """Release that is baked into the image.
 
     :param image_file: ``image.json``, written when the image was built.
-    :returns: the release id; ``unknown`` without a readable file. Whether that is acceptable is the guard's decision,
-        and it has been made before this is read.
+    :returns: nothing without a readable file. Whether that is acceptable is the guard's decision, and it has been made
+        before this is read.
     """
     try:
-        release = json.loads(image_file.read_text(encoding="utf-8"))["release"]
+        content = json.loads(image_file.read_text(encoding="utf-8"))
+        key = ReleaseKey(content["release"], content["revision"])
     except (OSError, ValueError, KeyError, TypeError):
-        return UNKNOWN
-    return release if isinstance(release, str) and release else UNKNOWN
+        return None
+    return key if all(isinstance(part, str) and part for part in key) else None

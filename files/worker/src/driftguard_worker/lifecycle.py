@@ -16,12 +16,15 @@ class State(str, Enum):
     STARTING = "starting"
     RUNNING = "running"
     DRAINING = "draining"
+    FENCED = "fenced"
 
 
 _MOVES: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.RUNNING, State.DRAINING}),
-    State.RUNNING: frozenset({State.DRAINING}),
-    State.DRAINING: frozenset(),
+    State.STARTING: frozenset({State.RUNNING, State.DRAINING, State.FENCED}),
+    State.RUNNING: frozenset({State.DRAINING, State.FENCED}),
+    # By the fence or by a signal; only the fence's is ever left again.
+    State.DRAINING: frozenset({State.FENCED, State.RUNNING}),
+    State.FENCED: frozenset({State.RUNNING, State.DRAINING}),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, ProcessCollector
 
+from .decision import Standing
 from .identity import Identity
 from .lifecycle import State
 from .names import HEARTBEAT_SECONDS, REGISTRATION_TTL_SECONDS
@@ -39,6 +40,21 @@ class Metrics:
             "Time between two confirmed heartbeats",
             buckets=_GAP_BUCKETS,
             registry=self.registry,
+        )
+        self.jobs = Counter(
+            f"{_PREFIX}_jobs", "Jobs by queue and what became of them", ["queue", "outcome"], registry=self.registry
+        )
+        self.job_seconds = Histogram(
+            f"{_PREFIX}_job_seconds", "Time that handlers took", ["queue"], registry=self.registry
+        )
+        self.fence = Enum(
+            f"{_PREFIX}_fence",
+            "What the release records allow this worker",
+            states=[standing.value for standing in Standing],
+            registry=self.registry,
+        )
+        self.fence_problems = Gauge(
+            f"{_PREFIX}_fence_problems", "Release records that are missing or wrong", registry=self.registry
         )
         self._state = Enum(
             f"{_PREFIX}_state", "State of the worker", states=[state.value for state in State], registry=self.registry

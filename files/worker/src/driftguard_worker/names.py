@@ -8,28 +8,44 @@ The other sides read them from the guard contract (``files/guard/contract.json``
 from __future__ import annotations
 
 __all__ = [
+    "DRAIN_SECONDS",
     "FIELDS",
     "FLEET_PATTERN",
     "GUARD_DIRECTORY",
     "HEALTH_PORT",
     "HEARTBEAT_SECONDS",
+    "HOST_LOOK_SECONDS",
     "IMAGE_FILE",
     "INDEX_RETENTION_SECONDS",
     "LEGACY_FIELDS",
     "LEGACY_TTL_SECONDS",
+    "MAX_ALLOWED",
+    "MAX_GENERATION",
+    "MAX_RECORD_BYTES",
+    "RECORD_FILE",
     "REGISTRATION_TTL_SECONDS",
+    "RELEASE_PATTERN",
     "SERVICE_PATTERN",
+    "SHA_PATTERN",
     "UNKNOWN",
+    "events_channel",
     "index_key",
     "legacy_key",
     "member",
+    "release_key",
     "version_key",
 ]
 
 FLEET_PATTERN = r"^[a-z][a-z0-9-]{0,30}[a-z0-9]$"
 SERVICE_PATTERN = r"^[a-z](?:[a-z0-9-]{0,39}[a-z0-9])?$"
+RELEASE_PATTERN = r"^[0-9a-f]{12}\.[0-9a-f]{12}$"
+SHA_PATTERN = r"^[0-9a-f]{40}$"
 
 GUARD_DIRECTORY = "/opt/driftguard/guard"
+RECORD_FILE = "guard.json"
+MAX_RECORD_BYTES = 65_536
+MAX_ALLOWED = 32
+MAX_GENERATION = 10**15
 IMAGE_FILE = "/etc/driftguard/image.json"
 HEALTH_PORT = 8081
 
@@ -37,6 +53,10 @@ HEALTH_PORT = 8081
 # deployer's verdicts rely on the same number.
 HEARTBEAT_SECONDS = 5
 REGISTRATION_TTL_SECONDS = 3 * HEARTBEAT_SECONDS
+
+# How often the host's record is looked at: it lies on a mounted directory, where no notification is sure to arrive.
+HOST_LOOK_SECONDS = 0.5
+DRAIN_SECONDS = 20
 
 # From the worker deployment runbook: the record per worker type lives for a day after a start.
 LEGACY_TTL_SECONDS = 86_400
@@ -62,6 +82,16 @@ def legacy_key(fleet: str, service: str) -> str:
 def index_key(fleet: str) -> str:
     """Sorted set of the instances, scored with the time of their last heartbeat."""
     return f"{fleet}:workers"
+
+
+def release_key(fleet: str) -> str:
+    """The fleet's release record."""
+    return f"{fleet}:release"
+
+
+def events_channel(fleet: str) -> str:
+    """Where a change of the record is announced."""
+    return f"{fleet}:release:events"
 
 
 def member(service: str, instance: str) -> str:

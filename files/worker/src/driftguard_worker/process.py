@@ -5,14 +5,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from typing import NamedTuple
 
 from . import logs, redis_options
 from . import settings as environment
+from .cli import become_another
 from .errors import ExitStatus, WorkerError
 from .identity import Identity
+from .jobs import Handlers
 from .redis_options import RedisOptions
-from .runtime import Runtime
+from .runtime import Replacement, Runtime, Task
 from .server import listen
 from .settings import Settings, SettingsError
 
@@ -25,16 +29,19 @@ class _Setup(NamedTuple):
     identity: Identity
 
 
-def run(started: float) -> int:
+def run(started: float, handlers: Handlers, parked: bool) -> int:
     """Run one worker.
 
     :param started: ``time.monotonic()`` at the start of the process.
+    :param parked: never take a job, see :class:`Task`.
     :returns: the exit status; what caused it is in the log.
     """
     logs.configure("info", {})
     log = logs.get("driftguard_worker")
     try:
-        return asyncio.run(_serve(_set_up(), started))
+        return asyncio.run(_serve(_set_up(), started, handlers, parked))
+    except Replacement as replacement:
+        become_another(replacement.parked)
     except SettingsError as error:
         for problem in error.problems:
             _report(log, problem)
@@ -62,7 +69,7 @@ def _set_up() -> _Setup:
     return _Setup(settings, redis, identity)
 
 
-async def _serve(setup: _Setup, started: float) -> ExitStatus:
+async def _serve(setup: _Setup, started: float, handlers: Handlers, parked: bool) -> ExitStatus:
     settings = setup.settings
     # Inside a container every address is the container's own; outside, a health port is nobody else's business.
     default = "0.0.0.0" if setup.identity.container_id else "127.0.0.1"
@@ -76,7 +83,21 @@ async def _serve(setup: _Setup, started: float) -> ExitStatus:
         production=settings.production,
         expected_sha=settings.expected_git_sha,
     )
-    return await Runtime(setup.identity, setup.redis, listener, started).run()
+    task = Task(
+        handlers=handlers,
+        prefix=settings.queue_prefix,
+        concurrency=settings.worker_concurrency,
+        drain=settings.worker_drain_seconds,
+        production=settings.production,
+        parked=parked,
+    )
+    runtime = Runtime(setup.identity, setup.redis, listener, started, task)
+    status = await runtime.run()
+    if runtime.abandoned:
+        # Their handlers would hold up an orderly end; what they do from now on isn't theirs any more.
+        sys.stdout.flush()
+        os._exit(status)
+    return status
 
 
 def _report(log: logs.Logger, problem: WorkerError) -> None:

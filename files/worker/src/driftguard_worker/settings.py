@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, IPvAnyAddress, SecretStr, Validatio
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import ExitStatus, WorkerError
-from .names import FLEET_PATTERN, HEALTH_PORT, SERVICE_PATTERN, UNKNOWN
+from .names import DRAIN_SECONDS, FLEET_PATTERN, HEALTH_PORT, SERVICE_PATTERN, UNKNOWN
 
 __all__ = ["Settings", "SettingsError", "load", "wrong"]
 
@@ -34,6 +34,9 @@ _HELP: dict[str, _Help] = {
     "WORKER_FLEET": _Help("the fleet's name: a-z, 0-9 and dashes, 2 to 32 characters", "set it to the fleet's name"),
     "WORKER_HOST": _Help("the host's inventory name without spaces", "set it to the inventory name, or leave it out"),
     "WORKER_CONCURRENCY": _Help("a whole number from 1 to 1000", "set the number of jobs to work on at a time"),
+    "WORKER_DRAIN_SECONDS": _Help(
+        "seconds from 0 to 86400", f"set it below the engine's stop grace period, or leave it out ({DRAIN_SECONDS})"
+    ),
     "REDIS_URL": _Help("redis://, rediss:// or unix://", "set it, for example redis://redis:6379/0"),
     "REDIS_PASSWORD_FILE": _Help("the path of a file", "mount the password as a file and name it here"),
     "REDIS_CA_FILE": _Help("the path of a PEM file", "mount the certificate authority's file and name it here"),
@@ -69,6 +72,7 @@ class Settings(BaseSettings):
     worker_fleet: str = Field(pattern=FLEET_PATTERN)
     worker_host: Optional[str] = Field(default=None, pattern=_VISIBLE)
     worker_concurrency: int = Field(default=1, ge=1, le=1000)
+    worker_drain_seconds: int = Field(default=DRAIN_SECONDS, ge=0, le=86_400)
     redis_url: SecretStr
     redis_password_file: Optional[Path] = None
     redis_ca_file: Optional[Path] = None
