@@ -11,8 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterable, Optional
 from uuid import uuid4
 
 import bullmq
@@ -56,7 +58,7 @@ class Crew:
 
 
 class Site:
-    """A fleet named ``crews``: its Redis, its host's record, its queue ``work``, and a sink in a Redis of its own."""
+    """A fleet named ``crews``: its Redis, its host's record, a queue ``work``, and a sink in a Redis of its own."""
 
     def __init__(self, directory: Path, redis: RedisServer, sink: RedisServer) -> None:
         self.directory = directory
@@ -66,6 +68,7 @@ class Site:
         self.guard.mkdir()
         self.crews: list[Crew] = []
         self._generation = 0
+        self._round = 0
 
     def crew(self, release: ReleaseRef, count: int, **asked: Any) -> Crew:
         """Start so many workers."""
@@ -79,11 +82,20 @@ class Site:
         self.crews.append(crew)
         return crew
 
-    def publish(self, target: ReleaseRef, *beside: ReleaseRef) -> float:
-        """Change the fleet's record as a deploy does; Redis' time right after, in seconds."""
-        gateway = RedisGateway.connect(self.redis.url)
-        gateway.publish_record(self._record(target, beside))
+    def publish(self, target: ReleaseRef, *beside: ReleaseRef, quietly: bool = False) -> float:
+        """Change the fleet's record as a deploy does; Redis' time right after, in seconds.
+
+        :param quietly: as a Redis user who may not tell anybody.
+        """
+        gateway = RedisGateway.connect(self._mute_url() if quietly else self.redis.url)
+        heard = gateway.publish_record(self._record(target, beside))
+        assert heard < 0 if quietly else heard >= 0
         return gateway.time()
+
+    def _mute_url(self) -> str:
+        client = self.client()
+        client.acl_setuser("mute", enabled=True, passwords=["+mute"], keys=["*"], categories=["+@all"])
+        return self.redis.url_for("mute", "mute")
 
     def write_host(self, target: ReleaseRef, *beside: ReleaseRef) -> None:
         """Change the host's record as a deploy does: by rename."""
@@ -95,13 +107,13 @@ class Site:
         self._generation += 1
         return Record("crews", self._generation, "rolling" if beside else "settled", target, (*beside, target))
 
-    def add(self, numbers: range) -> None:
+    def add(self, numbers: Iterable[int]) -> None:
         """Queue jobs; one that is there already isn't added again."""
 
         async def add() -> None:
             queue = bullmq.Queue("work", {"connection": self.redis.url, "prefix": "crews"})
             jobs = [
-                {"name": "job", "data": {"number": number}, "opts": {"jobId": f"job-{number}", "attempts": 3}}
+                {"name": "job", "data": {"number": number}, "opts": {"jobId": f"job-{self._round}-{number}", "attempts": 3}}
                 for number in numbers
             ]
             for start in range(0, len(jobs), 500):
@@ -110,12 +122,17 @@ class Site:
 
         asyncio.run(add())
 
-    def states(self, release: Optional[ReleaseRef] = None) -> list[str]:
-        """What the registered workers of a release say of themselves."""
+    def states(self, release: Optional[ReleaseRef] = None) -> Counter[str]:
+        """How many registered workers of a release say what of themselves."""
         client = self.client()
-        found = [client.hgetall(key) for key in client.scan_iter("crews:worker:*:*:version", count=1000)]
-        wanted = [row for row in found if release is None or row.get("releaseId") == release.release_id]
-        return sorted(row["state"] for row in wanted)
+        with client.pipeline(transaction=False) as pipe:
+            for member in client.zrange("crews:workers", 0, -1):
+                pipe.hmget(f"crews:worker:{member}:version", "state", "releaseId")
+            rows = pipe.execute()
+        return Counter(state for state, of in rows if state and release in (None, self._release(of)))
+
+    def _release(self, release_id: str) -> Optional[ReleaseRef]:
+        return next((known for known in (OLD, NEW) if known.release_id == release_id), None)
 
     def client(self) -> Any:
         """The fleet's Redis."""
@@ -127,13 +144,28 @@ class Site:
         rows: Any = redis_py.Redis.from_url(self.sink.url, decode_responses=True).hgetall("effects")
         return {number: int(times) for number, times in rows.items()}
 
+    def fenced_at(self, release: ReleaseRef) -> list[float]:
+        """When each worker of a release was fenced, every time, in seconds since the epoch."""
+        logs = [crew.log.read_text() for crew in self.crews if crew.release == release]
+        lines = [json.loads(line) for log in logs for line in log.splitlines()]
+        return sorted(_seconds(line["timestamp"]) for line in lines if line["event"] == "fenced")
+
     @property
     def starts(self) -> list[dict[str, Any]]:
         """Every start of a job: id, release, and Redis' time of its admission in microseconds."""
         rows: Any = redis_py.Redis.from_url(self.sink.url, decode_responses=True).lrange("starts", 0, -1)
         return [json.loads(row) for row in rows]
 
+    def forget(self) -> None:
+        """Begin anew, with an empty sink and other jobs of the same numbers."""
+        self._round += 1
+        redis_py.Redis.from_url(self.sink.url).flushall()
+
     def close(self) -> None:
         """Kill what is left."""
         for crew in self.crews:
             crew.kill()
+
+
+def _seconds(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp()

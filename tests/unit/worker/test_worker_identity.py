@@ -38,7 +38,9 @@ def test_release_is_read_from_the_image(tmp_path: Path) -> None:
     assert release_of(path) == ("0123456789ab.89abcdef0123", "a" * 40)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"release": 1, "revision": "a"}', '{"release": "a"}', "\udcff", "{"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"release": 1, "revision": "a"}', '{"release": "a"}', "\udcff", "{"]
+)
 def test_release_is_unknown_in_a_file_that_does_not_say(tmp_path: Path, content: str) -> None:
     path = tmp_path / "image.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))

@@ -34,7 +34,8 @@ def test_record() -> None:
     assert (CONTRACT["releasePattern"], CONTRACT["shaPattern"]) == (names.RELEASE_PATTERN, names.SHA_PATTERN)
     assert CONTRACT["recordFiles"]["json"] == names.RECORD_FILE
     assert FENCE["hostLookSeconds"] == names.HOST_LOOK_SECONDS
-    assert FENCE["drainSeconds"]["default"] == names.DRAIN_SECONDS == Settings.model_fields["worker_drain_seconds"].default
+    assert FENCE["drainSeconds"]["default"] == names.DRAIN_SECONDS
+    assert Settings.model_fields["worker_drain_seconds"].default == names.DRAIN_SECONDS
 
 
 def test_keys() -> None:

@@ -74,8 +74,8 @@ class BullQueue:
 class BullWorker:
     """Takes jobs of one queue and settles them.
 
-    BullMQ's own loop isn't used: it fetches while it is being paused, and it fails a job when Redis doesn't answer for the
-    job's result.
+    BullMQ's own loop isn't used: it fetches while it is being paused, and it fails a job when Redis doesn't answer for
+    the job's result.
     """
 
     def __init__(self, worker: Any, options: Queue) -> None:

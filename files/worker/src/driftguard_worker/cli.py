@@ -55,7 +55,7 @@ def start(handlers: Handlers) -> int:
 
 
 def become_another(parked: bool) -> NoReturn:
-    """Replace this process by a new one of the same worker, with the same process id. What runs in threads ends here."""
+    """Replace this process by a new one of the same worker, of the same process id; what runs in threads ends here."""
     environment = {**os.environ, **({PARKED: "1"} if parked else {})}
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
