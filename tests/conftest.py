@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from hypothesis import settings
 from support.fleet import base_reference, fleet, fleet_redis, module_fleet, whole
+from support.launched import launch
 from support.redis_server import redis_server
 
-__all__ = ["base_reference", "fleet", "fleet_redis", "module_fleet", "redis_server", "whole"]
+__all__ = ["base_reference", "fleet", "fleet_redis", "launch", "module_fleet", "redis_server", "whole"]
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("unhurried", deadline=None)

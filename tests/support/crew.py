@@ -23,7 +23,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.record import R
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
 from support.redis_server import RedisServer
 
-__all__ = ["NEW", "OLD", "Crew", "Site"]
+__all__ = ["NEW", "OLD", "Crew", "ReleaseRef", "Site"]
 
 PROGRAM = Path(__file__).with_name("crew_program.py")
 SOURCE = Path(__file__).parents[2] / "files" / "worker" / "src"

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, Sequence
 
 from .redis_server import wait_until
 
@@ -37,13 +37,16 @@ class WorkerProcess:
     """A started worker; its output is read as it comes.
 
     :param environment: its variables beside :data:`BASIC`; a value of None takes one away.
+    :param command: what runs; the reference worker by default.
     """
 
-    def __init__(self, environment: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, environment: Mapping[str, str | None], command: Sequence[str] = ("-m", "driftguard_worker")
+    ) -> None:
         values = {**BASIC, **environment, "PYTHONPATH": str(SOURCE), "PATH": os.environ["PATH"]}
         self.output: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "driftguard_worker"],
+            [sys.executable, *command],
             env={name: value for name, value in values.items() if value is not None},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -120,9 +123,11 @@ class WorkerProcess:
 
 
 @contextmanager
-def running_worker(environment: Mapping[str, str | None]) -> Iterator[WorkerProcess]:
+def running_worker(
+    environment: Mapping[str, str | None], command: Sequence[str] = ("-m", "driftguard_worker")
+) -> Iterator[WorkerProcess]:
     """A started worker, killed at the end if it is still there."""
-    worker = WorkerProcess(environment)
+    worker = WorkerProcess(environment, command)
     try:
         yield worker
     finally:

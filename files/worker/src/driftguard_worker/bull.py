@@ -159,7 +159,7 @@ class BullWorker:
 class Bull:
     """Makes queues and consumers: one prefix, and for each a connection of its own from the one set of options.
 
-    :param name: of this worker, for the list of clients and as the jobs' ``processedBy``.
+    :param name: of this worker, for the list of clients.
     """
 
     def __init__(self, redis: RedisOptions, prefix: str, name: str) -> None:

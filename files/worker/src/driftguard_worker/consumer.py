@@ -58,6 +58,7 @@ class Consumer:
         self._open = asyncio.Event()
         self._turn = asyncio.Lock()
         self._in_hand: dict[str, BullJob] = {}
+        self._working: set[str] = set()
         self._abandoned: set[str] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -88,12 +89,17 @@ class Consumer:
         """Wait until nothing is in hand."""
         await self._idle.wait()
 
-    async def abandon(self) -> int:
-        """Hand back what still runs, without counting an attempt; how many jobs that were.
+    @property
+    def working(self) -> bool:
+        """Whether a handler runs. A job whose handler is through may still wait for Redis to hear of it."""
+        return bool(self._working)
 
-        Their handlers can't be stopped from here: the caller has to end, or to replace, the process at once.
+    async def abandon(self) -> int:
+        """Hand back what handlers still run on, without counting an attempt; how many jobs that were.
+
+        The handlers can't be stopped from here: the caller has to end, or to replace, the process at once.
         """
-        running = {token: job for token, job in self._in_hand.items() if token not in self._abandoned}
+        running = {token: job for token, job in self._in_hand.items() if token in self._working - self._abandoned}
         self._abandoned |= set(running)
         await asyncio.gather(*(self._give_back(job, token) for token, job in running.items()))
         return len(running)
@@ -144,14 +150,17 @@ class Consumer:
 
     async def _work(self, job: BullJob, token: str, admission: Admission) -> Optional[BullJob]:
         begun = time.perf_counter()
+        self._working.add(token)
         try:
             result = checked(await self._conduct(job, admission))
         except Exception as error:
             # Whatever an application's handler raises fails its job, not the worker.
+            self._working.discard(token)
             if token not in self._abandoned:
                 await self._failed(job, token, error, isinstance(error, Unrecoverable))
             return None
         finally:
+            self._working.discard(token)
             self._metrics.job_seconds.labels(self._queue.name).observe(time.perf_counter() - begun)
         if token in self._abandoned:
             return None
@@ -200,9 +209,9 @@ class Consumer:
 
     async def _recover(self) -> None:
         while True:
+            await self._open.wait()
+            await self._bull.recover()
             await asyncio.sleep(STALLED_SECONDS)
-            if self._open.is_set():
-                await self._bull.recover()
 
     def _count(self, outcome: str) -> None:
         self._metrics.jobs.labels(self._queue.name, outcome).inc()

@@ -64,6 +64,11 @@ class Workshop:
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
         await asyncio.gather(*(consumer.idle() for consumer in self._consumers))
 
+    @property
+    def working(self) -> bool:
+        """Whether any handler runs."""
+        return any(consumer.working for consumer in self._consumers)
+
     async def abandon(self) -> int:
         """Hand back what still runs; how many jobs. Their handlers go on until the process is ended or replaced."""
         self._executors.abandon()
