@@ -9,8 +9,11 @@ from hypothesis import settings
 from support.fleet import base_reference, fleet, fleet_redis, module_fleet, whole
 from support.launched import launch
 from support.redis_server import redis_server
+from support.reference_image import reference_image
 
-__all__ = ["base_reference", "fleet", "fleet_redis", "launch", "module_fleet", "redis_server", "whole"]
+__all__ = [
+    "base_reference", "fleet", "fleet_redis", "launch", "module_fleet", "redis_server", "reference_image", "whole",
+]
 
 # How long an example takes says how busy the machine is, and nothing of the code.
 settings.register_profile("unhurried", deadline=None)

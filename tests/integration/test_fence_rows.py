@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each row of the fence's table, with the worker runtime as a real process: what it says, and whether it takes a job."""
+"""Each row of the fence's table, with a real worker process: what it says, and whether it takes a job."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def host_malformed(launch: Launch) -> None:
 
 FLEET = [fleet_missing, fleet_malformed, fleet_of_another_type, fleet_of_another_fleet]
 HOST = [host_missing, host_malformed]
-PROBLEM = {
+PROBLEM: dict[Callable[[Launch], None], str] = {
     fleet_missing: "fleet record missing",
     host_missing: "host record missing",
     host_malformed: "host record unreadable",

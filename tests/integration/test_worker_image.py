@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,10 +19,10 @@ import docker
 import pytest
 from docker.models.containers import Container
 from support.redis_server import RedisServer, running_redis, wait_until
+from support.reference_image import build_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = ROOT / "files" / "worker"
-AUTHORITIES = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
 LABEL = "io.driftguard.test"
 SHA = "0123456789abcdef0123456789abcdef01234567"
 OTHER_SHA = "f" * 40
@@ -53,15 +52,9 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 def build(base: str, tag: str, *more: str) -> None:
-    """Build as the README of files/worker says, with both secrets."""
-    command = ["docker", "buildx", "build", "--load", "-q", "-t", tag, "--build-arg", f"BASE_IMAGE={base}"]
-    command += ["--secret", "id=pip_conf,env=PIP_CONF", *more]
-    if AUTHORITIES.exists():
-        command += ["--secret", f"id=ca,src={AUTHORITIES}"]
-    values = {**os.environ, "PIP_CONF": f"[global]\n# {TOKEN}\nretries = 3\n"}
-    command += ["-f", str(CONTEXT / "Dockerfile.worker"), str(CONTEXT)]
-    found = subprocess.run(command, env=values, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
+    """Build it with both secrets."""
+    values = {"PIP_CONF": f"[global]\n# {TOKEN}\nretries = 3\n"}
+    build_reference(base, tag, "--secret", "id=pip_conf,env=PIP_CONF", *more, **values)
 
 
 @pytest.fixture(scope="module", params=["base", "ocr"])

@@ -21,7 +21,7 @@ import bullmq
 import redis as redis_py
 from ansible_collections.driftguard.workers.plugins.module_utils.record import Record, ReleaseRef, render_json
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, wait_until
 
 __all__ = ["NEW", "OLD", "Crew", "ReleaseRef", "Site"]
 
@@ -58,7 +58,7 @@ class Crew:
 
 
 class Site:
-    """A fleet named ``crews``: its Redis, its host's record, a queue ``work``, and a sink in a Redis of its own."""
+    """A fleet named ``crews``: its Redis, its host's record, a queue ``work``; and a sink in a Redis of its own."""
 
     def __init__(self, directory: Path, redis: RedisServer, sink: RedisServer) -> None:
         self.directory = directory
@@ -74,8 +74,8 @@ class Site:
         """Start so many workers."""
         name = uuid4().hex[:8]
         values = {
-            "name": name, "fleet": "crews", "service": "worker", "host": "here", "url": self.redis.url, "log": "warning",
-            "sink": self.sink.url, "release": [release.release_id, release.sha], "count": count, "concurrency": 2,
+            "name": name, "fleet": "crews", "service": "worker", "host": "here", "url": self.redis.url,
+            "log": "warning", "sink": self.sink.url, "release": [release.release_id, release.sha], "count": count, "concurrency": 2,
             "drain": 20.0, "seconds": 0.0, "guard": str(self.guard), **asked,
         }
         crew = Crew(values, self.directory / f"{name}.log")
@@ -113,7 +113,11 @@ class Site:
         async def add() -> None:
             queue = bullmq.Queue("work", {"connection": self.redis.url, "prefix": "crews"})
             jobs = [
-                {"name": "job", "data": {"number": number}, "opts": {"jobId": f"job-{self._round}-{number}", "attempts": 3}}
+                {
+                    "name": "job",
+                    "data": {"number": number},
+                    "opts": {"jobId": f"job-{self._round}-{number}", "attempts": 3, "removeOnComplete": True},
+                }
                 for number in numbers
             ]
             for start in range(0, len(jobs), 500):
@@ -159,6 +163,10 @@ class Site:
     def forget(self) -> None:
         """Begin anew, with an empty sink and other jobs of the same numbers."""
         self._round += 1
+        client = self.client()
+        # What a restart has to read again would grow with each round.
+        client.bgrewriteaof()
+        wait_until(lambda: client.info("persistence")["aof_rewrite_in_progress"] == 0, "the log to be rewritten", 30)
         redis_py.Redis.from_url(self.sink.url).flushall()
 
     def close(self) -> None:

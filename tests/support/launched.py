@@ -9,7 +9,7 @@ import asyncio
 import json
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import bullmq
 import pytest
@@ -127,8 +127,8 @@ class Launch:
 
 
 @pytest.fixture
-def launch(tmp_path: Path, redis_server: RedisServer) -> Iterator[Launch]:
+def launch(tmp_path: Path, redis_server: RedisServer) -> Launch:
     """A host whose fleet's record allows release OLD."""
     made = Launch(tmp_path, redis_server)
     made.publish(OLD)
-    yield made
+    return made
