@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -63,7 +64,9 @@ class Traffic:
 
     def _add(self) -> None:
         async def add() -> None:
-            queue = bullmq.Queue("offers", {"connection": f"redis://:{self.fleet.redis.password}@127.0.0.1:{self.fleet.redis.port}/0", "prefix": self.fleet.name})
+            redis = self.fleet.redis
+            connection = {"host": "127.0.0.1", "port": redis.port, "password": redis.password}
+            queue = bullmq.Queue("offers", {"connection": connection, "prefix": self.fleet.name})
             while not (self.enough.is_set() and self.added >= JOBS) and not self._over.is_set():
                 lines = [{"quantity": 2, "price": 3.5}]
                 options = {"attempts": 5, "removeOnComplete": True}
@@ -114,7 +117,7 @@ class Traffic:
         """What was started by a release after it was known that it may not."""
         found = []
         ends = [moment for moment, _record in self.published[1:]] + [float("inf")]
-        for (start, record), end in zip(self.published, ends):
+        for (start, record), end in zip(self.published, ends, strict=True):
             allowed = {release["releaseId"] for release in record["allowed"]}
             window = (price for price in self.prices() if start < price["admittedAt"] / 1e6 < end)
             found += [price for price in window if price["release"] not in allowed]
@@ -123,7 +126,7 @@ class Traffic:
     def rates(self) -> list[float]:
         """Jobs a second, each over about two seconds."""
         every = self.done[::20]
-        return [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(every, every[1:])]
+        return [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(every)]
 
 
 def kill_one(fleet: Fleet) -> None:

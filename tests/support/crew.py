@@ -116,7 +116,9 @@ class Site:
                 {
                     "name": "job",
                     "data": {"number": number},
-                    "opts": {"jobId": f"job-{self._round}-{number}", "attempts": 3, "removeOnComplete": True},
+                    "opts": {
+                        "jobId": f"job-{self._round}-{number}", "attempts": 3, "removeOnComplete": True,
+                    },
                 }
                 for number in numbers
             ]

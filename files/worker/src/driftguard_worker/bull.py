@@ -104,6 +104,10 @@ class BullWorker:
         """The next job, locked; waits a while for one."""
         return await self._worker.getNextJob(token)
 
+    async def take_now(self, token: str) -> Optional[BullJob]:
+        """The next job, locked, if there is one now."""
+        return await self._worker.moveToActive(token)
+
     def hold(self, job: BullJob, token: str) -> None:
         """Keep a job's lock alive until :meth:`release`."""
         self._worker.lockManager.track_job(job.id, token, _now())

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Optional
 
 from . import guard
 from .errors import ExitStatus
@@ -32,11 +32,13 @@ def main() -> int:
     """
     if len(sys.argv) > 1:
         return _refuse_arguments()
-    return start(Handlers())
+    return start(None)
 
 
-def start(handlers: Handlers) -> int:
-    """Run one worker with an application's handlers until it is told to stop.
+def start(handlers: Optional[Handlers]) -> int:
+    """Run one worker until it is told to stop.
+
+    :param handlers: the application's; none for those of the reference fleet, by the service's name.
 
     :returns: the exit status, one of :class:`ExitStatus`.
     :raises SystemExit: the guard refuses the start.

@@ -47,6 +47,7 @@ class Metrics:
         self.job_seconds = Histogram(
             f"{_PREFIX}_job_seconds", "Time that handlers took", ["queue"], registry=self.registry
         )
+        self.cycles = Counter(f"{_PREFIX}_drain_cycles", "Cycles of the drainer", registry=self.registry)
         self.fence = Enum(
             f"{_PREFIX}_fence",
             "What the release records allow this worker",

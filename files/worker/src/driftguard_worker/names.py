@@ -29,6 +29,7 @@ __all__ = [
     "SHA_PATTERN",
     "UNKNOWN",
     "events_channel",
+    "flags_key",
     "index_key",
     "legacy_key",
     "member",
@@ -87,6 +88,11 @@ def index_key(fleet: str) -> str:
 def release_key(fleet: str) -> str:
     """The fleet's release record."""
     return f"{fleet}:release"
+
+
+def flags_key(fleet: str) -> str:
+    """Hash of the fleet's kill switches."""
+    return f"{fleet}:flags"
 
 
 def events_channel(fleet: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from . import logs, redis_options
 from . import settings as environment
@@ -16,6 +16,7 @@ from .errors import ExitStatus, WorkerError
 from .identity import Identity
 from .jobs import Handlers
 from .redis_options import RedisOptions
+from .reference import DRAINER, handlers_of
 from .runtime import Replacement, Runtime, Task
 from .server import listen
 from .settings import Settings, SettingsError
@@ -29,10 +30,11 @@ class _Setup(NamedTuple):
     identity: Identity
 
 
-def run(started: float, handlers: Handlers, parked: bool) -> int:
+def run(started: float, handlers: Optional[Handlers], parked: bool) -> int:
     """Run one worker.
 
     :param started: ``time.monotonic()`` at the start of the process.
+    :param handlers: the application's; none for those of the reference fleet.
     :param parked: never take a job, see :class:`Task`.
     :returns: the exit status; what caused it is in the log.
     """
@@ -69,7 +71,7 @@ def _set_up() -> _Setup:
     return _Setup(settings, redis, identity)
 
 
-async def _serve(setup: _Setup, started: float, handlers: Handlers, parked: bool) -> ExitStatus:
+async def _serve(setup: _Setup, started: float, handlers: Optional[Handlers], parked: bool) -> ExitStatus:
     settings = setup.settings
     # Inside a container every address is the container's own; outside, a health port is nobody else's business.
     default = "0.0.0.0" if setup.identity.container_id else "127.0.0.1"
@@ -84,7 +86,9 @@ async def _serve(setup: _Setup, started: float, handlers: Handlers, parked: bool
         expected_sha=settings.expected_git_sha,
     )
     task = Task(
-        handlers=handlers,
+        handlers=handlers_of(settings.worker_type) if handlers is None else handlers,
+        drains=handlers is None and settings.worker_type == DRAINER,
+        classification=settings.classification,
         prefix=settings.queue_prefix,
         concurrency=settings.worker_concurrency,
         drain=settings.worker_drain_seconds,

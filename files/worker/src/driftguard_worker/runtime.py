@@ -18,8 +18,10 @@ from redis.exceptions import RedisError
 from . import logs
 from .bull import Bull
 from .decision import Standing
+from .drainer import Drainer
 from .errors import ExitStatus
 from .fence import Fence
+from .flags import Flags
 from .health import Health, application
 from .heartbeat import Heartbeat
 from .identity import Identity
@@ -61,6 +63,8 @@ class Task:
     :param drain: seconds that running jobs have when the worker stops or parks.
     :param production: whether the fence binds where no host record is mounted.
     :param parked: never take a job: this process replaced one that had to be parked.
+    :param drains: run the drainer of the document pipeline.
+    :param classification: the first value of its switch.
     :param guard_directory: where the host's record is mounted.
     """
 
@@ -70,6 +74,8 @@ class Task:
     drain: float
     production: bool
     parked: bool = False
+    drains: bool = False
+    classification: bool = True
     guard_directory: Path = Path(GUARD_DIRECTORY)
 
 
@@ -111,6 +117,9 @@ class Runtime:
         handlers = Handlers() if task.parked else task.handlers
         bull = Bull(redis, task.prefix, identity.worker_id)
         self._workshop = Workshop(bull, handlers, identity.release_id, task.concurrency, self._fence, self._metrics)
+        if task.drains and not task.parked:
+            flags = Flags(self._clients[1], identity.fleet)
+            self._workshop.add(Drainer(bull, flags, task.classification, self._fence, self._metrics))
         self._server = HttpServer(application(self._health, self._metrics.registry))
         self.abandoned = 0
 

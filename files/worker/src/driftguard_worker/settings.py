@@ -37,6 +37,7 @@ _HELP: dict[str, _Help] = {
     "WORKER_DRAIN_SECONDS": _Help(
         "seconds from 0 to 86400", f"set it below the engine's stop grace period, or leave it out ({DRAIN_SECONDS})"
     ),
+    "CLASSIFICATION_ENABLED": _Help("false, or anything else", "leave it out, or set it to false"),
     "REDIS_URL": _Help("redis://, rediss:// or unix://", "set it, for example redis://redis:6379/0"),
     "REDIS_PASSWORD_FILE": _Help("the path of a file", "mount the password as a file and name it here"),
     "REDIS_CA_FILE": _Help("the path of a PEM file", "mount the certificate authority's file and name it here"),
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     worker_host: Optional[str] = Field(default=None, pattern=_VISIBLE)
     worker_concurrency: int = Field(default=1, ge=1, le=1000)
     worker_drain_seconds: int = Field(default=DRAIN_SECONDS, ge=0, le=86_400)
+    classification_enabled: str = Field(default="true", pattern=_PRINTABLE)
     redis_url: SecretStr
     redis_password_file: Optional[Path] = None
     redis_ca_file: Optional[Path] = None
@@ -90,6 +92,11 @@ class Settings(BaseSettings):
     def queue_prefix(self) -> str:
         """Prefix of the queues' keys; the fleet's name unless it is set."""
         return self.bullmq_prefix or self.worker_fleet
+
+    @property
+    def classification(self) -> bool:
+        """The first value of the kill switch: on, unless the variable says ``false``."""
+        return self.classification_enabled != "false"
 
     @property
     def production(self) -> bool:

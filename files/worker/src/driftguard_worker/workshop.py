@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Coroutine, Optional
+from typing import Any, Coroutine, Optional, Union
 
 from . import logs
 from .bull import Bull, BullJob, BullQueue
 from .consumer import Consumer
+from .drainer import Drainer
 from .executors import Executors
 from .fence import Admission, Fence
 from .jobs import Handlers, Job, Queue
@@ -38,12 +39,13 @@ class Workshop:
         self._log = logs.get("workshop")
         self._executors = Executors(concurrency * max(1, len(handlers.queues)), handlers.processes)
         self._queues: dict[str, BullQueue] = {}
-        self._consumers = [self._consumer(queue, concurrency, fence, metrics) for queue in handlers.queues]
+        self._consumers: list[Union[Consumer, Drainer]] = [
+            self._consumer(queue, concurrency, fence, metrics) for queue in handlers.queues
+        ]
 
-    @property
-    def empty(self) -> bool:
-        """Whether there is no queue to consume."""
-        return not self._consumers
+    def add(self, drainer: Drainer) -> None:
+        """Open, run and close a drainer with the consumers."""
+        self._consumers.append(drainer)
 
     async def run(self) -> None:
         """Take jobs, while it is open, until cancelled."""
