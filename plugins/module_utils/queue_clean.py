@@ -139,6 +139,7 @@ def _sort_in(run: Run, chosen: Chosen, place: str, entry: Entry) -> None:
         chosen.counts["beyond"] += 1
 
 
+# The file is returned as ``file``: what a module returns as ``dest``, Ansible adorns with a ``state`` of its own.
 def _foretell(run: Run, chosen: Chosen, dest: Optional[Path]) -> Result:
     going: dict[str, list[Entry]] = {}
     for place, entries in chosen.jobs.items():
@@ -152,7 +153,7 @@ def _foretell(run: Run, chosen: Chosen, dest: Optional[Path]) -> Result:
         message = f"{count} jobs would be removed; nothing was, since confirm isn't true"
     else:
         message = f"{count} jobs would be removed and written to {dest}"
-    return _result(run, chosen, going, {"msg": message, "changed": bool(count and dest), "dest": None})
+    return _result(run, chosen, going, {"msg": message, "changed": bool(count and dest), "file": None})
 
 
 def _remove(run: Run, chosen: Chosen, dest: Path) -> Result:
@@ -171,11 +172,11 @@ def _remove(run: Run, chosen: Chosen, dest: Path) -> Result:
         try:
             _take_out(run, place, jobs, gone)
         except DriftguardError as error:
-            values = {"removed": run.removed, "dest": str(dest), "skipped": dict(run.skipped)}
+            values = {"removed": run.removed, "file": str(dest), "skipped": dict(run.skipped)}
             raise FailedResult(_cut_off(error, run, dest), values, changed=run.removed > 0) from error
     message = f"{run.removed} jobs removed" + (f", all of them are in {dest}" if marked else "; no file was written")
     return _result(run, chosen, gone, {
-        "msg": message, "changed": run.removed > 0, "dest": str(dest) if marked else None})
+        "msg": message, "changed": run.removed > 0, "file": str(dest) if marked else None})
 
 
 def _take_out(run: Run, place: str, jobs: Sequence[tuple[Entry, bytes]], gone: dict[str, list[Entry]]) -> None:

@@ -77,8 +77,8 @@ def row(
 def workers(queue: Queue, clients: Sequence[Client]) -> int:
     """How many BullMQ workers are connected to a queue, by the names that they give their connections.
 
-    Node's name one connection, ``prefix:base64(queue)``; Python's name two, ``prefix:queue``. Either may have ``:w:`` and
-    a name of its own behind it.
+    Node's name one connection, ``prefix:base64(queue)``; Python's name two, ``prefix:queue``. Either may have ``:w:``
+    and a name of its own behind it.
     """
     node = decode(queue.prefix + b":" + base64.b64encode(queue.name))
     python = decode(queue.prefix + b":" + queue.name)

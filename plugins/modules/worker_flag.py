@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: worker_flag
 short_description: Reads, sets and unsets the kill switches of a fleet
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Flags are fields of the hash C(<fleet>:flags) in Redis, each V(true) or V(false). Workers read them as they work, so
     that a change needs no deploy.

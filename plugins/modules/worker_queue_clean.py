@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: worker_queue_clean
 short_description: Removes jobs from a BullMQ queue, after writing them to a file
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Chooses jobs of one state by age, name, id, a list of ids, or evidence that no longer exists. All criteria that are
     given must hold. A job that can't be judged (its hash is missing, or has no time or no such field) is kept and
@@ -77,7 +77,8 @@ options:
         required: true
       existing:
         description:
-          - Ids of all evidence that exists. An empty list is refused, and one with anything but texts and whole numbers.
+          - Ids of all evidence that exists. An empty list is refused, and one with anything but texts and whole
+            numbers.
         type: list
         elements: raw
       existing_file:
@@ -214,7 +215,7 @@ beyond_limit:
   description: Jobs that are meant too, and beyond O(limit).
   returned: success
   type: int
-dest:
+file:
   description: The file that has the removed jobs, null when none was written.
   returned: always, once Redis was asked
   type: str

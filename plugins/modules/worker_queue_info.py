@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: worker_queue_info
 short_description: Counts what the BullMQ queues of a fleet hold
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Depths, the oldest waiting job, stalled, failed and dead-lettered jobs, rate limit, pause and connected workers of
     each queue, in a few pipelined passes of commands that only read.
