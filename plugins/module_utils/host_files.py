@@ -102,7 +102,13 @@ def check_new_file(path: Path) -> None:
 
     :raises DriftguardError: the name is taken, or its directory is missing or may not be written.
     """
-    if os.path.lexists(path):
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise write_error(path, error) from error
+    else:
         raise _taken(path)
     if not path.parent.is_dir():
         raise DriftguardError(

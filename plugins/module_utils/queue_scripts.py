@@ -134,6 +134,11 @@ return rows
 # LREM for each would walk the list again and again.
 REMOVE = _JOBS + """
 local nowhere, depth = ARGV[2], tonumber(ARGV[3])
+-- A right that is missing must be missed before anything has gone, not between a list and its job.
+for _, command in ipairs({{'DEL'}, {'ZREM', nowhere}, {'LREM', 0, nowhere}, {'LSET', 0, nowhere}}) do
+  local said = redis.pcall(command[1], base .. nowhere, unpack(command, 2))
+  if type(said) == 'table' and said.err and not string.find(said.err, 'no such key', 1, true) then error(said.err) end
+end
 local is_list = place == 'wait' or place == 'paused'
 local at, wanted = {}, 0
 if is_list then

@@ -33,8 +33,9 @@ audit_ready(stream)
 local before = redis.call('HGET', flags, name)
 if (before or '') == value and (value ~= '' or not before) then return {'same', before or '', ''} end
 if value == '' then redis.call('HDEL', flags, name) else redis.call('HSET', flags, name, value) end
-local at = audit(stream, 'flag', name, string.sub(before or '', 1, 64), value, ARGV[3], ARGV[4], ARGV[5])
-return {'changed', string.sub(before or '', 1, 64), at}
+-- Whatever was there, readers of the stream get text.
+local was = string.gsub(string.sub(before or '', 1, 64), '[^%w%p ]', '?')
+return {'changed', was, audit(stream, 'flag', name, was, value, ARGV[3], ARGV[4], ARGV[5])}
 """
 
 

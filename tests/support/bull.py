@@ -9,7 +9,6 @@ import asyncio
 from typing import Any, Awaitable, Callable, Iterable
 
 from bullmq import FlowProducer, Queue, Worker
-
 from support.redis_server import RedisServer
 
 __all__ = ["FLEET", "Bull", "refuse"]
