@@ -68,7 +68,7 @@ class Run:
     criteria: Criteria
     limit: int
     now: int
-    skipped: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
     removed: int = 0
 
 
@@ -139,13 +139,14 @@ def _sort_in(run: Run, chosen: Chosen, place: str, entry: Entry) -> None:
         chosen.counts["beyond"] += 1
 
 
-# The file is returned as ``file``: what a module returns as ``dest``, Ansible adorns with a ``state`` of its own.
+# ``file``, not ``dest``, to which Ansible adds a ``state`` of its own; ``kept``, not ``skipped``, which is Ansible's
+# word for a task that didn't run.
 def _foretell(run: Run, chosen: Chosen, dest: Optional[Path]) -> Result:
     going: dict[str, list[Entry]] = {}
     for place, entries in chosen.jobs.items():
         for job in run.queues.inspect(run.queue, place, entries, contents=False):
             if job.reason:
-                run.skipped[job.reason] += 1
+                run.kept[job.reason] += 1
             else:
                 going.setdefault(place, []).append(job.entry)
     count = sum(map(len, going.values()))
@@ -162,7 +163,7 @@ def _remove(run: Run, chosen: Chosen, dest: Path) -> Result:
         for place, entries in chosen.jobs.items():
             for job in run.queues.inspect(run.queue, place, entries, contents=True):
                 if job.reason:
-                    run.skipped[job.reason] += 1
+                    run.kept[job.reason] += 1
                 else:
                     file.stream.write(backup_line(run.queue, place, job))
                     marked.setdefault(place, []).append((job.entry, job.mark))
@@ -172,7 +173,7 @@ def _remove(run: Run, chosen: Chosen, dest: Path) -> Result:
         try:
             _take_out(run, place, jobs, gone)
         except DriftguardError as error:
-            values = {"removed": run.removed, "file": str(dest), "skipped": dict(run.skipped)}
+            values = {"removed": run.removed, "file": str(dest), "kept": dict(run.kept)}
             raise FailedResult(_cut_off(error, run, dest), values, changed=run.removed > 0) from error
     message = f"{run.removed} jobs removed" + (f", all of them are in {dest}" if marked else "; no file was written")
     return _result(run, chosen, gone, {
@@ -184,7 +185,7 @@ def _take_out(run: Run, place: str, jobs: Sequence[tuple[Entry, bytes]], gone: d
     for answers in run.queues.remove(run.queue, place, jobs):
         for answer, entry in zip(answers, entries):
             if answer:
-                run.skipped[answer] += 1
+                run.kept[answer] += 1
             else:
                 run.removed += 1
                 gone.setdefault(place, []).append(entry)
@@ -205,7 +206,7 @@ def _result(run: Run, chosen: Chosen, going: Mapping[str, list[Entry]], values: 
     changed = values.pop("changed")
     return Result(changed, {
         "queue": run.queue.shown, "state": run.state, "total": chosen.total, "jobs": count, "removed": run.removed,
-        "sample": sample, "skipped": dict(run.skipped), "unjudged": chosen.counts["unjudged"],
+        "sample": sample, "kept": dict(run.kept), "unjudged": chosen.counts["unjudged"],
         "beyond_limit": chosen.counts["beyond"], **values,
     }, f"{head} {chosen.total} jobs\n{lines}{more}", f"{head} {chosen.total - count} jobs\n", "jobs")
 

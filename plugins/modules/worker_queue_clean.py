@@ -197,7 +197,7 @@ sample:
     since:
       description: When it was completed, failed, or else added; null when that isn't known.
       type: str
-skipped:
+kept:
   description:
     - Jobs that were chosen and stay, by reason.
     - C(moved), it is no longer in this state; C(changed), it isn't what is in the file; C(active) or C(locked), a

@@ -72,7 +72,7 @@ def test_old_failed_jobs_go_and_the_young_stay(clean: Clean, bull: Bull, raw: An
         age(raw, "mail", job, 8 * DAY, "failed")
     raw.rpush(f"demo:mail:{ids[0]}:logs", "one", "two")
     run = clean.remove("mail", "failed", older_than="7d").must_pass()
-    assert (run.changed, run["removed"], run["total"], run["skipped"]) == (True, 2, 4, {})
+    assert (run.changed, run["removed"], run["total"], run["kept"]) == (True, 2, 4, {})
     assert raw.zrange("demo:mail:failed", 0, -1) == ids[2:]
     assert not [key for job in ids[:2] for key in raw.scan_iter(f"demo:mail:{job}*")]
     file = Path(run["file"])
@@ -97,7 +97,7 @@ def test_check_run_without_confirm_and_run_agree(clean: Clean, bull: Bull, raw: 
     assert [one["id"] for one in shy["sample"]] == ids[:20]
     assert (shy["jobs"], shy["diff"]["before"].splitlines()[-1]) == (30, "- … 10 more")
     run = clean.remove("mail", "waiting", job_name="old").must_pass()
-    for name in ("jobs", "total", "sample", "skipped", "unjudged", "diff"):
+    for name in ("jobs", "total", "sample", "kept", "unjudged", "diff"):
         assert run[name] == check[name] == shy[name]
     assert raw.lrange("demo:mail:wait", 0, -1) == ids[30:]
 
