@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from .queues import Queue
 from .redis_queues import Inspected
 
-Text = Union[str, dict[str, str]]
+Text = Union[str, Dict[str, str]]
 
 
 def backup_line(queue: Queue, place: str, job: Inspected) -> bytes:

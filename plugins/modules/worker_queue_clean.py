@@ -109,6 +109,7 @@ options:
         and how to put jobs back.
     type: path
 notes:
+  - The server must be Redis 6.0.6 or later.
   - The Redis user needs the keys C(~<prefix>:*) and C(+@read +@write +@scripting +time +ping).
 requirements:
   - redis (Python library)
