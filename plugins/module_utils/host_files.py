@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import IO, Iterator, Optional
 
 from .errors import DriftguardError
 
@@ -51,6 +53,77 @@ def write_atomic(path: Path, content: str, mode: int, owner: int = -1, group: in
     finally:
         if temporary is not None:
             Path(temporary).unlink()
+
+
+@dataclass
+class NewFile:
+    """A file that is being written and has no name yet.
+
+    :param wanted: set it to False to leave nothing behind.
+    """
+
+    stream: IO[bytes]
+    wanted: bool = True
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[NewFile]:
+    """A file that gets its name when the block ends, synced to disk first, and never in the place of another.
+
+    :param mode: permission bits; in force before the file has its name.
+    :raises DriftguardError: it can't be written, or its name is taken; nothing is left behind then, nor when the block
+        raises.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:200]}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            new = NewFile(stream)
+            yield new
+            stream.flush()
+            os.fsync(stream.fileno())
+        if new.wanted:
+            os.link(temporary, path)  # unlike a rename it fails where the name is taken
+            os.unlink(temporary)
+            temporary = None
+            sync_directory(path.parent)
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink()
+
+
+def check_new_file(path: Path) -> None:
+    """Whether :func:`new_file` could begin, as far as can be told without writing.
+
+    :raises DriftguardError: the name is taken, or its directory is missing or may not be written.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise write_error(path, error) from error
+    else:
+        raise _taken(path)
+    if not path.parent.is_dir():
+        raise DriftguardError(
+            str(path), "a directory to write it in", f"no directory {path.parent}",
+            "create the directory, or name another; nothing was changed")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DriftguardError(
+            str(path), "a directory that may be written", f"no permission in {path.parent}",
+            "mend its permissions, become its owner, or name another; nothing was changed")
+
+
+def _taken(path: Path) -> DriftguardError:
+    return DriftguardError(
+        str(path), "a file that isn't there yet", "one of that name",
+        "name another, with the date in it for instance; nothing was changed")
 
 
 def make_directory(path: Path, mode: int, owner: int = -1, group: int = -1) -> None:

@@ -56,6 +56,9 @@ REDIS_SPEC: dict[str, Any] = {
     "redis_ca_file": {"type": "path"},
     "redis_timeout": {"type": "float", "default": 5.0},
 }
+QUEUES_SPEC: dict[str, Any] = {
+    "prefix": {"type": "str"},
+}
 
 
 def run_module(

@@ -16,6 +16,8 @@ VARIANT_PATTERN = re.compile(r"^[a-z][a-z0-9]{0,20}\Z")
 SHA_PATTERN = re.compile(r"^[0-9a-f]{40}\Z")
 RELEASE_PATTERN = re.compile(r"^[0-9a-f]{12}\.[0-9a-f]{12}\Z")
 IMAGE_ID_PATTERN = re.compile(r"^sha256:[0-9a-f]{64}\Z")
+FLAG_PATTERN = re.compile(r"^[a-z][a-z0-9_-]{0,63}\Z")
+FLAG_VALUES = ("true", "false")
 
 LABEL_REVISION = "org.opencontainers.image.revision"
 LABEL_CREATED = "org.opencontainers.image.created"
@@ -39,6 +41,7 @@ RESERVED_ENVIRONMENT = ("GIT_SHA", "BUILD_DATE")
 HEARTBEAT_SECONDS = 5
 REGISTRATION_TTL_SECONDS = 3 * HEARTBEAT_SECONDS
 HEALTH_PORT = 8081
+AUDIT_LENGTH = 10_000
 
 
 def compose_project(fleet: str) -> str:

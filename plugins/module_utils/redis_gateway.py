@@ -88,13 +88,29 @@ class RedisGateway:
             seconds, microseconds = self._client.time()
             return float(seconds) + float(microseconds) / 1e6
 
-    def script(self, what: str, lua: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+    def script(self, what: str, lua: str, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
         """Run a Lua script atomically; its answer, with byte strings decoded.
 
         :param what: names it, or the key it is about, in a failure.
         """
+        return _decoded(self.raw_script(what, lua, keys, arguments))
+
+    def raw_script(self, what: str, lua: str, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        """Like :meth:`script`, with byte strings as they are."""
         with self._asking(what):
-            return _decoded(self._client.eval(lua, len(keys), *keys, *arguments))
+            return self._client.eval(lua, len(keys), *keys, *arguments)
+
+    def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Answers to commands, in one pipelined pass; a :class:`DriftguardError` for one whose key has another type.
+
+        :raises DriftguardError: the server refuses a command for any other reason; names command and key.
+        """
+        with self._asking(f"{len(commands)} commands in one pass"):
+            pipeline = self._client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers = pipeline.execute(raise_on_error=False)
+        return [self._answer(command, answer) for command, answer in zip(commands, answers)]
 
     def text(self, key: str) -> Optional[str]:
         """The start (64 KiB) of a string key, None where it is missing or empty."""
@@ -199,6 +215,15 @@ class RedisGateway:
             answers = pipeline.execute()
         for answer in answers:
             yield from json.loads(decode(answer))
+
+    def _answer(self, command: Sequence[Any], answer: Any) -> Any:
+        if not isinstance(answer, Exception):
+            return answer
+        named = " ".join(clean(decode(word) if isinstance(word, bytes) else str(word)) for word in command[:2])
+        error = redis_error(f"Redis {self.place}, {named}", answer, True)
+        if "WRONGTYPE" in str(answer):
+            return error
+        raise error from answer
 
     def _greet(self) -> None:
         try:

@@ -22,6 +22,8 @@ EXPECTED: dict[str, Any] = {
     "SHA_PATTERN": CONTRACTED["shaPattern"],
     "RELEASE_PATTERN": CONTRACTED["releasePattern"],
     "IMAGE_ID_PATTERN": CONTRACTED["imageIdPattern"],
+    "FLAG_PATTERN": CONTRACTED["flags"]["pattern"],
+    "FLAG_VALUES": tuple(CONTRACTED["flags"]["values"]),
     **{"LABEL_" + re.sub(r"([A-Z])", r"_\1", key).upper(): label for key, label in LABELS.items()},
     "IMAGE_FILE": CONTRACTED["imageFile"],
     "GUARD_MOUNT": CONTRACTED["guardMount"],
@@ -31,6 +33,7 @@ EXPECTED: dict[str, Any] = {
     "HEARTBEAT_SECONDS": REGISTRATION["heartbeatSeconds"],
     "REGISTRATION_TTL_SECONDS": REGISTRATION["ttlSeconds"],
     "HEALTH_PORT": CONTRACTED["healthPort"],
+    "AUDIT_LENGTH": CONTRACTED["audit"]["length"],
 }
 CONSTANTS = {name: value for name, value in vars(names).items() if name.isupper()}
 
@@ -61,7 +64,8 @@ def test_derived_names_are_the_contracts() -> None:
 def test_patterns_match_nothing_that_ends_in_a_newline() -> None:
     matching = {
         "FLEET_PATTERN": "demo", "SERVICE_PATTERN": "extractor", "VARIANT_PATTERN": "ocr", "SHA_PATTERN": "0" * 40,
-        "RELEASE_PATTERN": "0" * 12 + "." + "0" * 12, "IMAGE_ID_PATTERN": "sha256:" + "0" * 64}
+        "RELEASE_PATTERN": "0" * 12 + "." + "0" * 12, "IMAGE_ID_PATTERN": "sha256:" + "0" * 64,
+        "FLAG_PATTERN": "classification"}
     for name, text in matching.items():
         assert CONSTANTS[name].match(text)
         assert not CONSTANTS[name].match(text + "\n")

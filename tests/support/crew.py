@@ -75,7 +75,8 @@ class Site:
         name = uuid4().hex[:8]
         values = {
             "name": name, "fleet": "crews", "service": "worker", "host": "here", "url": self.redis.url,
-            "log": "warning", "sink": self.sink.url, "release": [release.release_id, release.sha], "count": count, "concurrency": 2,
+            "log": "warning", "sink": self.sink.url, "release": [release.release_id, release.sha],
+            "count": count, "concurrency": 2,
             "drain": 20.0, "seconds": 0.0, "guard": str(self.guard), **asked,
         }
         crew = Crew(values, self.directory / f"{name}.log")
