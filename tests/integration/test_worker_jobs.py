@@ -122,3 +122,23 @@ def test_a_process_that_dies_fails_its_job_alone(launch: Launch) -> None:
 def children(pid: int) -> list[int]:
     tasks = Path("/proc") / str(pid) / "task"
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+
+
+def metric(text: str, name: str) -> float:
+    return float(next(line for line in text.splitlines() if line.startswith(f"{name} ")).split()[1])
+
+
+def test_restarts_and_deployment_lag_are_told(launch: Launch) -> None:
+    """A restart is a start after an end that nobody asked for, of the same instance: here, by its process id."""
+    with launch.worker(BUILD_DATE="2026-01-02T03:04:05Z") as worker:
+        launch.until("running")
+        text = worker.get("/metrics")[1]
+        assert metric(text, "driftguard_worker_restarts") == 0
+        assert metric(text, "driftguard_worker_deployment_lag_seconds") > 0
+        starts = worker.key.replace(":version", ":starts")
+        with launch.redis.client() as client:
+            assert client.get(starts) == "1"
+            assert 0 < int(client.ttl(starts)) <= 7 * 86_400
+        worker.stop()
+        with launch.redis.client() as client:
+            assert not client.exists(starts)

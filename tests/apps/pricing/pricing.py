@@ -1,3 +1,5 @@
+# Copyright: driftguard.workers contributors
+# SPDX-License-Identifier: MIT
 """Prices offers: one queue in, one queue out."""
 
 import sys

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Awaitable, Callable
 
 import pytest
@@ -19,7 +20,7 @@ from driftguard_worker.errors import ExitStatus, WorkerError
 from driftguard_worker.heartbeat import Heartbeat
 from driftguard_worker.lifecycle import Lifecycle, State
 from driftguard_worker.metrics import Metrics
-from driftguard_worker.registration import Registration
+from driftguard_worker.registration import Announced, Registration
 
 from .test_worker_health import IDENTITY
 
@@ -34,8 +35,9 @@ class ScriptedRegistration(Registration):
         self.calls: list[tuple[str, State]] = []
         self._failures = list(failures)
 
-    async def announce(self, state: State, uptime: float) -> None:
+    async def announce(self, state: State, uptime: float) -> Announced:
         self._take("announce", state)
+        return Announced(1_800_000_000.0, 2)
 
     async def renew(self, state: State) -> None:
         self._take("renew", state)
@@ -228,3 +230,18 @@ def test_pauses_between_attempts_grow_to_one_heartbeat() -> None:
     assert max(pauses) <= 0.02
     assert min(pauses[20:]) > max(pauses[:2])
     assert len(set(pauses)) > 1000, "without jitter all workers would come back at the same moment"
+
+
+def test_restarts_and_lag_are_what_redis_told() -> None:
+    async def run() -> Fixture:
+        fixture = Fixture()
+        beating = asyncio.create_task(fixture.heartbeat.run())
+        await fixture.heartbeat.registered.wait()
+        fixture.heartbeat.stop()
+        await beating
+        return fixture
+
+    fixture = asyncio.run(run())
+    assert fixture.metric("restarts") == 2
+    built = datetime.fromisoformat(IDENTITY.build_date).timestamp()
+    assert fixture.metric("deployment_lag_seconds") == 1_800_000_000.0 - built

@@ -42,6 +42,8 @@ def test_keys() -> None:
     redis = CONTRACT["redis"]
     assert names.version_key("demo", "ocr", "ab12ab12ab12") == filled(redis["registration"])
     assert names.legacy_key("demo", "ocr") == filled(redis["legacyRegistration"])
+    assert names.starts_key("demo", "ocr", "ab12ab12ab12") == filled(redis["starts"])
+    assert names.flags_key("demo") == filled(redis["flags"])
     assert names.release_key("demo") == filled(redis["release"])
     assert names.events_channel("demo") == filled(redis["events"])
     assert names.index_key("demo") == filled(redis["workers"])

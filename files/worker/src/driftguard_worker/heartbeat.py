@@ -100,7 +100,8 @@ class Heartbeat:
         if self.registered.is_set():
             await self._registration.renew(self._lifecycle.state)
         else:
-            await self._registration.announce(self._lifecycle.state, time.monotonic() - self._started)
+            uptime = time.monotonic() - self._started
+            self._metrics.started(await self._registration.announce(self._lifecycle.state, uptime))
 
     def _succeeded(self) -> None:
         age = self.age

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from datetime import datetime
+from typing import Callable, Optional
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, ProcessCollector
 
@@ -12,6 +13,7 @@ from .decision import Standing
 from .identity import Identity
 from .lifecycle import State
 from .names import HEARTBEAT_SECONDS, REGISTRATION_TTL_SECONDS
+from .registration import Announced
 
 __all__ = ["Metrics"]
 
@@ -57,9 +59,22 @@ class Metrics:
         self.fence_problems = Gauge(
             f"{_PREFIX}_fence_problems", "Release records that are missing or wrong", registry=self.registry
         )
+        self._restarts = Gauge(
+            f"{_PREFIX}_restarts", "Starts before this one that no stop was asked for", registry=self.registry
+        )
+        self._lag = Gauge(
+            f"{_PREFIX}_deployment_lag_seconds", "From the build of the image to this start", registry=self.registry
+        )
+        self._built = _seconds(identity.build_date)
         self._state = Enum(
             f"{_PREFIX}_state", "State of the worker", states=[state.value for state in State], registry=self.registry
         )
+
+    def started(self, announced: Announced) -> None:
+        """Take in what Redis knows of this start."""
+        self._restarts.set(announced.restarts)
+        if self._built is not None:
+            self._lag.set(announced.at - self._built)
 
     def follow(self, state: State) -> None:
         """Show another state; a listener of the lifecycle."""
@@ -75,3 +90,10 @@ class Metrics:
                 "build_date": identity.build_date,
             }
         )
+
+
+def _seconds(moment: str) -> Optional[float]:
+    try:
+        return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None

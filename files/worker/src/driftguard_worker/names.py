@@ -27,6 +27,7 @@ __all__ = [
     "RELEASE_PATTERN",
     "SERVICE_PATTERN",
     "SHA_PATTERN",
+    "STARTS_TTL_SECONDS",
     "UNKNOWN",
     "events_channel",
     "flags_key",
@@ -34,6 +35,7 @@ __all__ = [
     "legacy_key",
     "member",
     "release_key",
+    "starts_key",
     "version_key",
 ]
 
@@ -64,6 +66,8 @@ LEGACY_TTL_SECONDS = 86_400
 # Members of the index that nobody has refreshed for this long belong to containers that were killed.
 INDEX_RETENTION_SECONDS = 86_400
 
+STARTS_TTL_SECONDS = 7 * 86_400
+
 LEGACY_FIELDS = ("gitSha", "buildDate", "startedAt", "pid")
 FIELDS = (*LEGACY_FIELDS, "host", "service", "containerId", "releaseId", "state", "heartbeatAt")
 
@@ -78,6 +82,11 @@ def version_key(fleet: str, service: str, instance: str) -> str:
 def legacy_key(fleet: str, service: str) -> str:
     """Hash per worker type, written at each start for readers that know only that one; nothing here reads it."""
     return f"{fleet}:worker:{service}:version"
+
+
+def starts_key(fleet: str, service: str, instance: str) -> str:
+    """How often an instance has started without a stop that was asked for; forgotten after a while."""
+    return f"{fleet}:worker:{service}:{instance}:starts"
 
 
 def index_key(fleet: str) -> str:

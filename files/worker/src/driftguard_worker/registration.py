@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -13,7 +14,7 @@ from . import names
 from .identity import Identity
 from .lifecycle import State
 
-__all__ = ["Registration", "timestamp"]
+__all__ = ["Announced", "Registration", "timestamp"]
 
 
 def timestamp(seconds: float) -> str:
@@ -23,6 +24,17 @@ def timestamp(seconds: float) -> str:
     """
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Announced(NamedTuple):
+    """A start, as Redis knows it.
+
+    :param at: Redis' time of the process's start, in seconds since the epoch.
+    :param restarts: starts of this instance before, since it was last stopped on request.
+    """
+
+    at: float
+    restarts: int
 
 
 class Registration:
@@ -38,12 +50,14 @@ class Registration:
         self._identity = identity
         self._started = 0.0
         self._key = names.version_key(identity.fleet, identity.service, identity.instance)
+        self._starts = names.starts_key(identity.fleet, identity.service, identity.instance)
         self._index = names.index_key(identity.fleet)
 
-    async def announce(self, state: State, uptime: float) -> None:
+    async def announce(self, state: State, uptime: float) -> Announced:
         """Register this start: the record anew, and the runbook's key.
 
         :param uptime: seconds since the process started, which may have waited long for Redis.
+        :returns: what Redis knows of it.
         :raises redis.exceptions.RedisError: nothing, or everything, has been written.
         """
         now = await self._now()
@@ -54,7 +68,10 @@ class Registration:
             self._write(pipe, state, now)
             self._write_legacy(pipe)
             pipe.zremrangebyscore(self._index, "-inf", f"({now - names.INDEX_RETENTION_SECONDS}")
-            await pipe.execute()
+            pipe.incr(self._starts)
+            pipe.expire(self._starts, names.STARTS_TTL_SECONDS)
+            *_others, starts, _kept = await pipe.execute()
+        return Announced(self._started, int(starts) - 1)
 
     async def renew(self, state: State) -> None:
         """Write the whole record again, so that a Redis that lost its data has it back.
@@ -72,7 +89,7 @@ class Registration:
         :raises redis.exceptions.RedisError: the record is still there, until it expires.
         """
         async with self._client.pipeline(transaction=True) as pipe:
-            pipe.delete(self._key)
+            pipe.delete(self._key, self._starts)
             pipe.zrem(self._index, self._identity.worker_id)
             await pipe.execute()
 
