@@ -14,7 +14,7 @@ from . import fleet_values as values
 from .fleet_values import Unfit
 
 # A worker with the raw socket owns the host.
-_SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
+SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
 _OWN = ("/opt/driftguard", "/etc/driftguard", "/run/secrets", "/var/run/secrets", "/proc", "/sys", "/dev")
 _VOLUME_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 _MAX_PATH = 1024
@@ -41,7 +41,7 @@ def mount(value: Any) -> Mount:
     source, target = parts[0], _absolute(parts[1])
     if source.startswith("/"):
         source = _absolute(source)
-        if PurePosixPath(source).name in _SOCKETS or source in ("/run", "/var/run", "/var"):
+        if PurePosixPath(source).name in SOCKETS or source in ("/run", "/var/run", "/var"):
             raise Unfit("no raw engine socket and no system root in a worker (give it a filtered proxy)")
         return Mount("bind", source, target, parts[2:] == ["ro"])
     if not _VOLUME_NAME.match(source):
