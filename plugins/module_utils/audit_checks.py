@@ -13,7 +13,7 @@ from .compose_checks import OPTION_VARIABLE
 from .compose_variables import expand
 from .dev_runners import find_runner
 from .names import RESERVED_ENVIRONMENT
-from .secret_names import is_secret_name, password_in_url
+from .secret_names import is_secret_name, password_in_url, secret_in_command
 
 _EXPECTED = "EXPECTED_GIT_SHA"
 
@@ -97,8 +97,8 @@ def secret_hits(service: ServiceView) -> Iterator[Hit]:
         if name not in own and _secret_kind(name, value):
             yield Hit("secret-in-environment", ("env_file", name), f"{name} in an env file", file, line)
     for key in ("command", "entrypoint"):
-        if any(password_in_url(word) for word in service.words(key)):
-            yield Hit("secret-in-clear", (key,), f"a URL with a password in {key}")
+        if secret_in_command(service.words(key)):
+            yield Hit("secret-in-clear", (key,), f"a URL with a password, or an option with a secret, in {key}")
 
 
 def _secret_kind(name: str, value: Optional[str]) -> str:

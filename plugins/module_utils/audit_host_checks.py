@@ -97,13 +97,16 @@ def _power_hits(service: ServiceView) -> Iterator[Hit]:
             yield Hit("host-process-namespace", (key,), f"{key} is host")
     if service.text("network_mode") == "host":
         yield Hit("host-network", ("network_mode",), "network_mode is host")
+    if service.text("user").partition(":")[0] in ("root", "0"):
+        yield Hit("root-user", ("user",), "user is root")
+
+
+def _profile_hits(service: ServiceView) -> Iterator[Hit]:
     for name in service.listed("cap_add"):
         yield Hit("cap-add", ("cap_add", name), f"capability {name}")
     for option in service.listed("security_opt"):
         if option.replace("=", ":").endswith(":unconfined"):
             yield Hit("unconfined", ("security_opt", option), option)
-    if service.text("user").partition(":")[0] in ("root", "0"):
-        yield Hit("root-user", ("user",), "user is root")
 
 
 def _hardening_hits(service: ServiceView) -> Iterator[Hit]:
@@ -121,4 +124,4 @@ def _hardening_hits(service: ServiceView) -> Iterator[Hit]:
 
 _CHECKS = (
     image_hits, version_hits, runner_hits, secret_hits, _limit_hits, _run_hits, _mount_hits, _power_hits,
-    _hardening_hits)
+    _profile_hits, _hardening_hits)

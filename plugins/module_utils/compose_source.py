@@ -238,7 +238,7 @@ def _is_named(element: Any, name: str) -> bool:
     """Whether an element of a list is meant: by its text, the name before ``=``, its target, or a path's end."""
     if isinstance(element, yaml.ScalarNode):
         text = str(element.value)
-        ending = "/" + text.split("./")[-1].lstrip("/")
+        ending = "/" + text.rsplit("./", maxsplit=1)[-1].lstrip("/")
         parts = {text, text.partition("=")[0], *(part.rstrip("/") or "/" for part in text.split(":"))}
         return name in parts or (name.startswith("/") and name.endswith(ending) and len(ending) > 1)
     return any(_is_named(child, name) for child in (_child(element, key) for key in _NAMED_BY) if child is not None)
