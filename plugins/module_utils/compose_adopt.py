@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterator, Mapping
 
 from .adopt_changes import Change, changes, normal
 from .adopt_inventory import Inventory, change_list, inventory_files, plan_inventory
 from .adopt_service import HIDDEN, Adopted, adopt_service, fleet_name, is_secret_value, plain
+from .audit_view import ServiceView
 from .compose_project import Project, read_config, workers_of
 from .compose_render import REDIS_PASSWORD, Surroundings, render
-from .compose_variables import expand
 from .errors import DriftguardError
 from .fleet_inventory import plan_fleet
 from .fleet_spec import read_services
@@ -26,6 +26,7 @@ from .untrusted import clean
 
 _STAND_IN_MARK = "0" * 16
 _STAND_IN_SHA = "0" * 40
+UNKNOWN = "(unknown to this file)"
 LEFT = "no worker by its image: nothing here builds it"
 LEFT_OUT = "not among those that were named"
 
@@ -45,11 +46,16 @@ def adopt(options: Mapping[str, Any], check_mode: bool) -> Result:
         raise DriftguardError(
             "compose file", "a service that is a worker", f"only {clean(', '.join(sorted(services))) or 'none'}",
             "name the workers under services")
-    adopted = _adopted(names, services, resolved, _memory(options["memory"]))
+    written = {name: ServiceView(name, raw["services"][name], True, project.sources.variables, {}) for name in names}
+    adopted = _adopted(written, resolved, _memory(options["memory"]))
     plan = plan_inventory(_fleet(options["fleet"], resolved), options["host"], adopted, services)
-    _check(plan)
+    plan_fleet(plan.fleet, "workers", {plan.host: None}, plan.services, {}, ["1"], [], False)
     listed = _changes(plan, adopted, services, resolved)
-    fixed = [one for name in names for one in _fixed(name, raw["services"].get(name, {}), project)]
+    fixed = [one for view in written.values() for one in _fixed(view)]
+    plan.todo += [
+        f"{one['key']} of {one['service']} needs {', '.join(one['unset'])}, which has no value here: set it in fleet.yml."
+        for one in fixed if one["unset"] and one["key"].startswith(("environment", "command", "entrypoint", "volumes"))
+        and one["written"] != HIDDEN]
     why = LEFT_OUT if options["services"] else LEFT
     left = dict.fromkeys(sorted(set(services) - set(names)), why)
     files = inventory_files(plan, change_list(plan, listed, fixed, left))
@@ -77,11 +83,10 @@ def _fleet(given: Any, resolved: Mapping[str, Any]) -> str:
     return found
 
 
-def _adopted(
-    names: Sequence[str], services: Mapping[str, Any], project: Mapping[str, Any], memory: str,
-) -> dict[str, Adopted]:
-    apart = _named_apart({name: services[name].get("environment") or {} for name in names})
-    found = {name: adopt_service(name, services[name], project, memory, apart[name]) for name in names}
+def _adopted(written: Mapping[str, ServiceView], project: Mapping[str, Any], memory: str) -> dict[str, Adopted]:
+    services = {name: _with_unknown(project["services"][name], view) for name, view in written.items()}
+    apart = _named_apart({name: service.get("environment") or {} for name, service in services.items()})
+    found = {name: adopt_service(name, one, project, memory, apart[name]) for name, one in services.items()}
     by_name: dict[str, str] = {}
     for name, one in found.items():
         if one.name in by_name:
@@ -106,8 +111,14 @@ def _named_apart(environments: Mapping[str, Mapping[str, Any]]) -> dict[str, dic
         for service, environment in environments.items()}
 
 
-def _check(plan: Inventory) -> None:
-    plan_fleet(plan.fleet, "workers", {plan.host: None}, plan.services, {}, ["1"], [], False)
+def _with_unknown(service: Mapping[str, Any], view: ServiceView) -> dict[str, Any]:
+    """The service with something in place of secrets whose text only the old project's shell had."""
+    given = view.pairs("environment")
+    environment = {
+        name: UNKNOWN if not value and is_secret_name(name) and name in given and (
+            given[name] is None or view.expanded(given[name]).unset) else value
+        for name, value in (service.get("environment") or {}).items()}
+    return {**service, "environment": environment}
 
 
 def _changes(
@@ -140,15 +151,15 @@ def _stand_in(after: dict[str, Any]) -> None:
     after["labels"][LABEL_SPEC] = "(a hash)"
 
 
-def _fixed(name: str, service: Mapping[str, Any], project: Project) -> Iterator[dict[str, Any]]:
-    for key, value in _texts("", service):
+def _fixed(service: ServiceView) -> Iterator[dict[str, Any]]:
+    for key, value in _texts("", service.raw):
         variable, sign, text = value.partition("=") if key == "environment" else (key.rpartition(".")[2], "", value)
-        expanded = expand(text if sign else value, project.sources.variables)
+        expanded = service.expanded(text if sign else value)
         if expanded.used:
             secret = any(map(is_secret_name, (variable, *expanded.used))) or any(
                 map(password_in_url, (value, expanded.text)))
             yield {
-                "service": name, "key": f"{key}.{clean(variable)}" if sign else clean(key),
+                "service": service.name, "key": f"{key}.{clean(variable)}" if sign else clean(key),
                 "written": HIDDEN if secret else clean(text if sign else value), "unset": list(expanded.unset)}
 
 
