@@ -48,7 +48,7 @@ def image_hits(service: ServiceView) -> Iterator[Hit]:
     # A tag that only a variable gives is not known; a default that says latest is.
     tag = name.rpartition("/")[2].partition(":")[2]
     if found.unset and not tag:
-        yield Hit("image-variable", path, f"the image depends on {_names(found.unset)}")
+        yield Hit("image-variable", path, f"the image depends on {_names(found.unset)}, without a value here")
     elif tag == "latest":
         by = f", the value of {_names(found.used)}" if found.used else ""
         yield Hit("image-latest", path, f"the tag is latest{by}")

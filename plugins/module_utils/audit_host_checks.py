@@ -38,10 +38,10 @@ def _run_hits(service: ServiceView) -> Iterator[Hit]:
     swarm = service.value("deploy", "restart_policy")
     if isinstance(swarm, dict):
         if service.text("deploy", "restart_policy", "condition") not in _ALWAYS:
-            yield Hit("restart-policy", ("deploy", "restart_policy"), "deploy.restart_policy is another one")
+            yield Hit("restart-policy", ("deploy", "restart_policy"), "deploy.restart_policy isn't any")
     elif service.text("restart") != "always":
         has = bool(service.text("restart"))
-        yield Hit("restart-policy", ("restart",) if has else (), "it is another one" if has else "there is none")
+        yield Hit("restart-policy", ("restart",) if has else (), "restart isn't always" if has else "no restart policy")
     if not service.text("stop_grace_period"):
         yield Hit("stop-grace-period", (), "no stop_grace_period")
     yield from _health_hits(service)
@@ -53,9 +53,9 @@ def _run_hits(service: ServiceView) -> Iterator[Hit]:
 def _health_hits(service: ServiceView) -> Iterator[Hit]:
     test = service.listed("healthcheck", "test")
     if service.text("healthcheck", "disable").lower() == "true" or test[:1] == ["NONE"]:
-        yield Hit("healthcheck", ("healthcheck",), "it is switched off")
+        yield Hit("healthcheck", ("healthcheck",), "the health check is switched off")
     elif not test:
-        yield Hit("healthcheck", (), "none in the file; the image may have one")
+        yield Hit("healthcheck", (), "no health check in the file; the image may have one")
 
 
 def _log_hits(service: ServiceView) -> Iterator[Hit]:
@@ -106,7 +106,7 @@ def _profile_hits(service: ServiceView) -> Iterator[Hit]:
         yield Hit("cap-add", ("cap_add", name), f"capability {name}")
     for option in service.listed("security_opt"):
         if option.replace("=", ":").endswith(":unconfined"):
-            yield Hit("unconfined", ("security_opt", option), option)
+            yield Hit("unconfined", ("security_opt", option), f"security_opt {option}")
 
 
 def _hardening_hits(service: ServiceView) -> Iterator[Hit]:

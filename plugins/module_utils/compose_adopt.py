@@ -53,7 +53,7 @@ def adopt(options: Mapping[str, Any], check_mode: bool) -> Result:
     listed = _changes(plan, adopted, services, resolved)
     fixed = [one for view in written.values() for one in _fixed(view)]
     plan.todo += [
-        f"{one['key']} of {one['service']} needs {', '.join(one['unset'])}, which has no value here: set it in fleet.yml."
+        f"{one['key']} of {one['service']} needs {', '.join(one['unset'])}, without a value here: set it in fleet.yml."
         for one in fixed if one["unset"] and one["key"].startswith(("environment", "command", "entrypoint", "volumes"))
         and one["written"] != HIDDEN]
     why = LEFT_OUT if options["services"] else LEFT

@@ -73,7 +73,7 @@ def _finding(project: Project, view: ServiceView, hit: Hit, base: Path) -> Findi
     rule = RULES[hit.rule]
     return Finding(
         hit.rule, level_of(hit.rule, view.worker), clean(view.name), clean(".".join(hit.path)),
-        _relative(file, base) if file else None, line, f"{rule.title}: {clean(hit.detail)}", rule.remedy)
+        _relative(file, base) if file else None, line, clean(hit.detail), rule.remedy)
 
 
 def _relative(file: str, base: Path) -> str:

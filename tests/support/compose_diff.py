@@ -80,9 +80,10 @@ def _of_list(document: dict[str, Any], head: str, one: Any) -> Iterator[tuple[st
         yield f"secrets.{target if target[0] == '/' else '/run/secrets/' + target}", "there"
     else:
         for path, value in _leaves((), one):
-            source = document["volumes"][value]["name"] if path == ("source",) and one["type"] == "volume" else value
+            named = path == ("source",) and one.get("type") == "volume"
             if path != ("target",):
-                yield ".".join((head, one["target"], *path)), str(source)
+                text = str(document["volumes"][value]["name"] if named else value)
+                yield ".".join((head, one["target"], *path)), text
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
