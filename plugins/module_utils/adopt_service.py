@@ -163,9 +163,9 @@ def _environment(adopted: Adopted, service: Mapping[str, Any], secret_names: Map
             _own(adopted, name, value)
         elif is_secret_value(name, value):
             adopted.hidden += [value, password_in_url(value)]
+            secret = secret_names.get(name, name.lower())
             # The collection hands the password of Redis over itself.
-            if name != REDIS_PASSWORD:
-                secret = secret_names.get(name, name.lower())
+            if name != REDIS_PASSWORD and PLAIN_NAME.match(secret) and _fits(environment, {f"{name}_FILE": ""}):
                 adopted.secrets[secret] = name
                 if f"{name}_FILE" not in given:
                     kept[f"{name}_FILE"] = f"{SECRETS_MOUNT}/{secret}"

@@ -46,7 +46,8 @@ def adopt(options: Mapping[str, Any], check_mode: bool) -> Result:
         raise DriftguardError(
             "compose file", "a service that is a worker", f"only {clean(', '.join(sorted(services))) or 'none'}",
             "name the workers under services")
-    written = {name: ServiceView(name, raw["services"][name], True, project.sources.variables, {}) for name in names}
+    bodies, values = raw.get("services", {}), project.sources.variables
+    written = {name: ServiceView(name, bodies.get(name, {}), True, values, {}) for name in names}
     adopted = _adopted(written, resolved, _memory(options["memory"]))
     plan = plan_inventory(_fleet(options["fleet"], resolved), options["host"], adopted, services)
     plan_fleet(plan.fleet, "workers", {plan.host: None}, plan.services, {}, ["1"], [], False)
@@ -59,11 +60,11 @@ def adopt(options: Mapping[str, Any], check_mode: bool) -> Result:
     why = LEFT_OUT if options["services"] else LEFT
     left = dict.fromkeys(sorted(set(services) - set(names)), why)
     files = inventory_files(plan, change_list(plan, listed, fixed, left))
-    values = {
+    result = {
         "fleet": plan.fleet, "services": {name: one.name for name, one in adopted.items()}, "left": left,
         "changes": [one.to_dict() for one in listed], "fixed": fixed, "todo": plan.todo,
         "files": sorted(files), "dest": options["dest"]}
-    return _written(Path(options["dest"]), files, options["force"], values, check_mode)
+    return _written(Path(options["dest"]), files, options["force"], result, check_mode)
 
 
 def _memory(value: str) -> str:
@@ -132,7 +133,7 @@ def _changes(
     text = render(around, read_services(plan.fleet, plan.services, {}), {}).text
     rendered = plain(read_config(
         ["--project-directory", "/", "--env-file", "/dev/null", "--file", "-"], stdin=text.encode()))
-    hidden = [text for one in adopted.values() for text in one.hidden]
+    hidden = sorted({text for one in adopted.values() for text in one.hidden})
     found = []
     for name, one in adopted.items():
         before = normal(services[name], project)

@@ -22,6 +22,7 @@ from .untrusted import clean
 
 COMPOSE_TIMEOUT = 60.0
 MAX_SAID = 600
+MAX_SERVICES = 500
 # Of the caller's environment nothing decides what a file means but where home is and how programs are found.
 _KEPT = ("DOCKER_CONFIG", "HOME", "PATH")
 # Nothing is fetched to read a file.
@@ -67,9 +68,14 @@ class Project:
     def raw(self) -> dict[str, Any]:
         """The project with its variables as they are written.
 
-        :raises DriftguardError: Compose refuses it.
+        :raises DriftguardError: Compose refuses it, or it has more than 500 services.
         """
-        return self._config("--no-interpolate")
+        found = self._config("--no-interpolate")
+        number = len(found.get("services", {}))
+        if number > MAX_SERVICES:
+            raise DriftguardError(
+                "compose file", f"at most {MAX_SERVICES} services", str(number), "take its parts one by one")
+        return found
 
     def resolved(self) -> dict[str, Any]:
         """The project as Compose would run it, env files of the services included.

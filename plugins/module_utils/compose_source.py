@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
+from .command_paths import normal
 from .compose_variables import expand, read_source
 from .errors import DriftguardError
 from .untrusted import clean
@@ -73,23 +74,29 @@ class Sources:
                     "audit its parts one by one")
             sources.roots[str(path)] = _root(path)
             sources.directories[str(path)] = base
-            waiting += [(found, found.parent) for found in sources._led_to(str(path))]
+            # What isn't there is for Compose to miss.
+            waiting += [found for found in sources._led_to(str(path)) if found[0].exists()]
         return sources
 
-    def _led_to(self, file: str) -> Iterator[Path]:
-        root = self.roots[file]
-        for service in _items(_child(root, "services")):
+    def _led_to(self, file: str) -> Iterator[tuple[Path, Path]]:
+        """Files that a file names, each with the directory where its own paths begin."""
+        for service in _items(_child(self.roots[file], "services")):
             named = _child(_child(service, "extends"), "file")
             if named is not None:
-                yield self._path(file, named)
-        for path in self._included(file):
-            yield path
+                path = self._path(file, named)
+                yield path, path.parent
+        for element in _elements(_child(self.roots[file], "include")):
+            directory = _child(element, "project_directory")
+            for path in self._paths(file, element):
+                yield path, self._path(file, directory) if directory is not None else path.parent
 
     def _included(self, file: str) -> Iterator[Path]:
         for element in _elements(_child(self.roots[file], "include")):
-            paths = _child(element, "path") if isinstance(element, yaml.MappingNode) else element
-            for one in _elements(paths) or ([paths] if paths is not None else []):
-                yield self._path(file, one)
+            yield from self._paths(file, element)
+
+    def _paths(self, file: str, element: Any) -> list[Path]:
+        paths = _child(element, "path") if isinstance(element, yaml.MappingNode) else element
+        return [self._path(file, one) for one in _elements(paths) or ([paths] if paths is not None else [])]
 
     def _path(self, file: str, node: Any) -> Path:
         written = expand(str(node.value), self.variables).text if isinstance(node, yaml.ScalarNode) else ""
@@ -97,7 +104,9 @@ class Sources:
             raise DriftguardError(
                 f"compose file {clean(file)}, line {node.start_mark.line + 1}", "the path of a file on this host",
                 clean(written) or "none", "fetch it first, and name the copy")
-        return Path(_absolute(self.directories[file], written))
+        # Paths begin at the project's directory, or at the file's, as it was reached.
+        found = [_absolute(directory, written) for directory in (self.directories[file], Path(file).parent)]
+        return next((path for path in found if path.exists()), found[0])
 
     def place(self, service: str, path: Sequence[str]) -> Optional[Place]:
         """Where a service says something.
@@ -148,11 +157,8 @@ class Sources:
             yield from self._chain(base, str(getattr(name, "value", "")), depth + 1)
 
 
-def _absolute(directory: Path, written: str) -> str:
-    parts: list[str] = []
-    for part in (directory / Path(written).expanduser()).parts[1:]:
-        parts = parts[:-1] if part == ".." else [*parts, part]
-    return "/" + "/".join(parts)
+def _absolute(directory: Path, written: str) -> Path:
+    return Path(normal(str(directory / written)))
 
 
 def _root(path: Path) -> Any:
@@ -199,13 +205,23 @@ def _entry(node: Any, key: str) -> Optional[tuple[Any, Any]]:
     """Key and value of a mapping; a key of its own before merged ones, and of these the first."""
     if not HAS_YAML or not isinstance(node, yaml.MappingNode):
         return None
-    merged: list[Any] = []
-    for name, value in node.value:
-        if name.tag == _MERGE:
-            merged += _elements(value) or [value]
-        elif name.value == key and value.tag != "!reset":
-            return name, value
-    return next((found for found in (_entry(part, key) for part in merged) if found), None)
+    own, merged = _index(node)
+    return own.get(key) or next((found for found in (_entry(part, key) for part in merged) if found), None)
+
+
+def _index(node: Any) -> tuple[dict[str, tuple[Any, Any]], list[Any]]:
+    """A mapping's own keys, and what is merged into it. Kept with the node: a file may have thousands of services."""
+    if not hasattr(node, "index"):
+        own: dict[str, tuple[Any, Any]] = {}
+        merged: list[Any] = []
+        for name, value in node.value:
+            if name.tag == _MERGE:
+                merged += _elements(value) or [value]
+            elif value.tag != "!reset" and isinstance(name, yaml.ScalarNode):
+                own.setdefault(str(name.value), (name, value))
+        node.index = own, merged
+    found: tuple[dict[str, tuple[Any, Any]], list[Any]] = node.index
+    return found
 
 
 def _child(node: Any, key: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.driftguard.workers.plugins.module_utils.compose_host import write_compose
+from ansible_collections.driftguard.workers.plugins.module_utils.compose_project import Project
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from support.compose_cases import CASES, IN_CLEAR, Case
 from support.compose_diff import config, differing
@@ -208,6 +209,14 @@ def test_variables_are_fixed_and_braces_are_no_templates(tmp_path: Path) -> None
     environment = loaded(tmp_path / "i/group_vars/workers/fleet.yml")["worker_fleet_services"]["mailer"]["environment"]
     assert environment["LOG_LEVEL"] == "debug"  # .env, not the default
     assert environment["GREETING"] == "costs $5, {{ not a template }}"
+
+
+def test_the_callers_environment_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "compose.yml").write_text("services: {w: {build: ., environment: {A: '${A:-default}', B: }}}")
+    for name in ("A", "B", "COMPOSE_FILE", "COMPOSE_PROFILES"):
+        monkeypatch.setenv(name, "/the/callers")
+    service = Project.open([str(tmp_path / "compose.yml")], None, []).resolved()["services"]["w"]
+    assert service["environment"] == {"A": "default", "B": None}
 
 
 def test_check_run_check_run_and_nothing_is_overwritten(tmp_path: Path) -> None:

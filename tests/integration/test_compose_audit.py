@@ -207,8 +207,14 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "extends nobody": ("services: {w: {extends: nobody, image: x}}", "docker compose config"),
     "extends itself": ("services: {w: {extends: w, image: x}}", "docker compose config"),
     "extends a missing file": ("services: {w: {extends: {file: gone.yml, service: w}}}", "gone.yml"),
+    "extends a home": ("services: {w: {extends: {file: '~nobody9/x', service: w}}}", "docker compose config"),
+    "extends a name that can't be": (
+        "services: {w: {extends: {file: \"a\\0b\", service: w}}}", "docker compose config"),
     "extends a device": ("services: {w: {extends: {file: /dev/zero, service: w}}}", "a regular file"),
     "includes itself": ("include: [compose.yml]\nservices: {w: {image: x}}", "docker compose config"),
+    "thousands of services": (
+        "x: &x {image: x}\nservices:\n".replace("x:", "x-a:", 1) + "".join(f"  s{n}: *x\n" for n in range(4000)),
+        "at most 500 services"),
     "includes the net": ("include: ['https://example.com/x.git']\nservices: {w: {image: x}}", "a file on this host"),
     "secret in an error": ("services: {w: {image: x, mem_limit: {API_TOKEN: token-hunter2}}}", "docker compose config"),
 }
@@ -238,6 +244,34 @@ def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
         path = tmp_path / ("x" * 300)
     audited(path).must_fail("remedy: name another file, or mend this one")
     run_module("worker_compose_audit", files=[]).must_fail("at least one compose file")
+
+
+def test_an_included_project_may_begin_elsewhere(tmp_path: Path) -> None:
+    written(tmp_path, "services:\n  w:\n    build: .\n    privileged: true\n", "common.yml")
+    written(tmp_path, "services:\n  w: {extends: {file: common.yml, service: w}}\n", "sub/part.yml")
+    for start, named in (("{path: sub/part.yml, project_directory: .}", ""), ("sub/part.yml", "x")):
+        main = written(tmp_path, f"include: [{start}]\nservices: {{v: {{image: x}}}}\n")
+        if named:
+            shutil.copy(tmp_path / "common.yml", tmp_path / "sub" / "common.yml")
+        found = {(one["rule"], one["file"], one["line"]) for one in within(main)["findings"]}
+        assert ("privileged", "sub/common.yml" if named else "common.yml", 4) in found
+
+
+def test_the_playbook_shows_the_report_and_fails_as_asked(tmp_path: Path) -> None:
+    shutil.copytree(CASES["pipeline"].directory, tmp_path / "app")
+    environment = {
+        **os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "PWD": str(tmp_path), "ANSIBLE_NOCOLOR": "1"}
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), str(PROJECT / "playbooks" / "audit.yml"), "-e",
+               "audit_compose=app/docker-compose.workers.yml", "-e", "audit_format=sarif", "-e", "audit_dest=x.sarif"]
+    for more, status in ((["-e", "audit_fail_on=never"], 0), ([], 2)):
+        done = subprocess.run(
+            [*command, *more], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False)
+        assert done.returncode == status, done.stdout
+        assert "expected no finding of level error" in done.stdout + done.stderr or not status
+    document = checked_sarif(json.loads((tmp_path / "x.sarif").read_text()))
+    uri = document["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert uri == "app/docker-compose.workers.yml"
 
 
 def test_a_project_of_too_many_files_is_refused(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.adopt_service i
     seconds,
 )
 from ansible_collections.driftguard.workers.plugins.module_utils.compose_yaml import Unsafe, to_yaml
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_spec import read_services
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +65,40 @@ def test_services_are_said_in_the_fleet_specs_words(service: dict[str, Any], sai
     ("1h1m1s", 3661), ("90s", 90), ("1.2s", 2), ("10ms", 1), ("0s", 0), ("", None), ("soon", None), ("1s!", None)])
 def test_durations(text: str, number: int | None) -> None:
     assert seconds(text) == number
+
+
+TEXTS = st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["/data", "${A}", "hunter2hunter2", "a://b:c@d"]))
+PATHS = st.sampled_from(["/data", "/app", "/", "/a:b", "/x/../y", "/var/run/docker.sock", "/proc/x", "rel", "/tmp"])
+MOUNTS = st.lists(st.fixed_dictionaries(
+    {"type": st.sampled_from(["bind", "volume", "tmpfs", "npipe"]), "target": PATHS},
+    optional={"source": PATHS | st.sampled_from(["v", "", "a b"]), "read_only": st.booleans()}), max_size=3)
+ANYTHING: dict[str, st.SearchStrategy[Any]] = {
+    "environment": st.dictionaries(
+        st.sampled_from(["A", "GIT_SHA", "X_TOKEN", "X_TOKEN_FILE", "B-C", "REDIS_URL", "WORKER_CONCURRENCY"]), TEXTS),
+    "command": st.none() | st.lists(st.text(max_size=6), max_size=3), "volumes": MOUNTS,
+    "tmpfs": st.lists(PATHS.map(lambda path: f"{path}:size=1m"), max_size=2),
+    "stop_grace_period": st.sampled_from(["0s", "1m", "100h0m0s", "1ns", "x"]),
+    "mem_limit": st.sampled_from(["0", "1", "67108864", "-1", "9" * 30]), "pids_limit": st.integers(),
+    "scale": st.integers(), "cpus": st.floats(allow_nan=False) | st.none(),
+    "healthcheck": st.fixed_dictionaries({}, optional={
+        "test": st.lists(st.sampled_from(["CMD", "CMD-SHELL", "NONE", "x", ""]), max_size=3),
+        "interval": st.sampled_from(["0s", "1s", "99999h"]), "retries": st.integers(), "disable": st.booleans()}),
+    "secrets": st.lists(st.fixed_dictionaries(
+        {"source": st.text(max_size=4)}, optional={"target": st.text(max_size=8)}), max_size=2),
+    "networks": st.dictionaries(st.sampled_from(["host", "default", "n", "x-n"]), st.none()),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=ANYTHING))
+def test_whatever_a_service_says_it_is_adopted_or_refused_helpfully(service: dict[str, Any]) -> None:
+    adopted = adopt_service("w", service, {}, "64M", {})
+    try:
+        read_services("shop", {"w": adopted.spec}, {})
+    except DriftguardError as error:
+        refused = str(error)
+        # What can't be said is left out and listed; only places and commands that contradict are for a person to mend.
+        assert "mount " in refused or "key command" in refused or "key healthcheck" in refused
+    assert "hunter2hunter2" not in str(adopted.spec.get("environment", {}).get("X_TOKEN", ""))
 
 
 @given(st.text())
