@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 from . import processes
-from .compose_source import Sources
+from .compose_source import HAS_YAML, Sources
 from .compose_variables import assignments, read_source
 from .errors import DriftguardError
-from .secret_names import is_secret_name
+from .secret_names import is_secret_name, password_in_url
 from .untrusted import clean
 
 COMPOSE_TIMEOUT = 60.0
@@ -27,7 +27,7 @@ MAX_SERVICES = 500
 _KEPT = ("DOCKER_CONFIG", "HOME", "PATH")
 # Nothing is fetched to read a file.
 _NO_REMOTE = {"COMPOSE_EXPERIMENTAL_GIT_REMOTE": "false", "COMPOSE_EXPERIMENTAL_OCI_REMOTE": "false"}
-_ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[\"']?\s*[:=]\s*(\S.*)")
+_ASSIGNED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[\"']?[ \t]*[:=][ \t]*(\S.*)")
 # Images of servers that workers talk to. Only asked where nothing in the project is built.
 SERVERS = (
     "caddy", "clickhouse", "elasticsearch", "etcd", "grafana", "haproxy", "httpd", "kafka", "keydb", "mariadb",
@@ -169,17 +169,17 @@ def repository(image: str) -> str:
 
 
 def _secrets(project: Project) -> list[str]:
-    texts = [read_source(Path(file), "compose file") for file in project.sources.roots]
-    texts += [read_source(path, "env file") for path in project.env_files]
-    found = set()
-    for text in texts:
-        for name, value in _ASSIGNED.findall(text):
-            if is_secret_name(name) or "://" in value:
-                found.update({value.strip(), value.strip().strip("\"'")})
-    return sorted((value for value in found if len(value) > 3), key=len, reverse=True)
+    """What must not show when Compose quotes from a file; the longest first, since one may begin with another."""
+    found = {text for name, text in project.sources.texts() if is_secret_name(name) or password_in_url(text)}
+    for path in (*project.env_files, *(() if HAS_YAML else project.files)):
+        for name, text in _ASSIGNED.findall(read_source(path, "compose or env file")):
+            if is_secret_name(name) or password_in_url(text):
+                found.add(text.strip().strip("\"'"))
+    forms = {form for text in found for form in (text, json.dumps(text)[1:-1], password_in_url(text))}
+    return sorted((form for form in forms if len(form) > 3), key=len, reverse=True)
 
 
 def _masked(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "********")
-    return text
+    return " ".join(text.split())

@@ -17,6 +17,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 from .command_paths import normal
 from .compose_variables import expand, read_source
 from .errors import DriftguardError
+from .secret_names import is_secret_name
 from .untrusted import clean
 
 try:
@@ -121,6 +122,19 @@ class Sources:
                 return Place(file, line)
         own = self._service_line(service)
         return own or (Place(self.files[0], None) if len(self.files) == 1 and not self._has_includes() else None)
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Every text in the files with its name: the key that it stands under, or what precedes ``=`` in it."""
+        waiting, seen = [("", root) for root in self.roots.values() if root is not None], set()
+        while waiting:
+            name, node = waiting.pop()
+            if isinstance(node, yaml.ScalarNode):
+                head, sign, rest = str(node.value).partition("=")
+                yield (head, rest) if sign and not is_secret_name(name) else (name, str(node.value))
+            elif id(node) not in seen:
+                seen.add(id(node))
+                pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, one) for one in node.value]
+                waiting += [(str(getattr(key, "value", name)), one) for key, one in pairs]
 
     def _has_includes(self) -> bool:
         return any(_child(root, "include") is not None for root in self.roots.values())

@@ -211,6 +211,20 @@ def test_variables_are_fixed_and_braces_are_no_templates(tmp_path: Path) -> None
     assert environment["GREETING"] == "costs $5, {{ not a template }}"
 
 
+@pytest.mark.parametrize("environment", [
+    '{DB_PASSWORD: "x${1-pass-hunter2", A: b}', '["DB_PASSWORD=x${1-pass-hunter2"]',
+    '{URL: "redis://:x${1-pass-hunter2@h/"}', '{A_TOKEN: "x\\n${1-pass-hunter2"}'])
+@pytest.mark.parametrize("module", ["worker_compose_adopt", "worker_compose_audit"])
+def test_what_compose_quotes_of_a_secret_is_not_repeated(tmp_path: Path, module: str, environment: str) -> None:
+    (tmp_path / "compose.yml").write_text(f"services:\n  w:\n    build: .\n    environment: {environment}\n")
+    adopts = {"dest": str(tmp_path / "i"), "fleet": "shop"}
+    more: dict[str, Any] = adopts if module.endswith("adopt") else {"fail_on": "never"}
+    run = run_module(module, files=[str(tmp_path / "compose.yml")], **more)
+    assert IN_CLEAR not in run.output
+    if module.endswith("adopt"):
+        run.must_fail("You may need to escape any $")
+
+
 def test_the_callers_environment_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "compose.yml").write_text("services: {w: {build: ., environment: {A: '${A:-default}', B: }}}")
     for name in ("A", "B", "COMPOSE_FILE", "COMPOSE_PROFILES"):
