@@ -94,6 +94,7 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
             # What has to be there before anything is stopped: compose would only notice afterwards.
             "networks": sorted({*around.networks, *service.networks}),
             "paths": sorted(mount.source for mount in service.volumes if mount.kind == "bind"),
+            "volumes": sorted(mount.source for mount in service.volumes if mount.external),
         }
     document.update(_shared(around, services, images))
     return Rendered(to_yaml(escaped(document)), desired)
@@ -255,11 +256,12 @@ def _shared(
         for name in _secret_names(around, service):
             secrets[_secret_key(name, image)] = {"file": _secret_file(around, name, image)}
     networks = {*around.networks, *(name for service in services.values() for name in service.networks)}
-    volumes = {mount.source for service in services.values() for mount in service.volumes if mount.kind == "volume"}
+    mounts = [mount for service in services.values() for mount in service.volumes if mount.kind == "volume"]
+    volumes = {mount.source: {"external": True} if mount.external else {} for mount in mounts}
     parts: dict[str, Any] = {
         "secrets": dict(sorted(secrets.items())),
         "networks": {name: {"external": True} for name in sorted(networks)},
-        "volumes": {name: {} for name in sorted(volumes)},
+        "volumes": dict(sorted(volumes.items())),
     }
     return {key: part for key, part in parts.items() if part}
 

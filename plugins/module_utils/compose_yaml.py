@@ -21,6 +21,12 @@ except ImportError as _error:
 _PLAIN = re.compile(r"^[A-Za-z/][A-Za-z0-9_./@-]*(?::[A-Za-z0-9_./@-]+)*\Z")
 
 
+class Unsafe(str):
+    """Text that Ansible must not take for a template."""
+
+    __slots__ = ()
+
+
 def to_yaml(document: Any) -> str:
     """A document as YAML: own order, no line folding, and every text in quotes that a YAML reader may take for another
     value. Compose's reader knows numbers that PyYAML doesn't: plain ``12345e7`` and ``0o7`` would reach workers as
@@ -39,7 +45,11 @@ def to_yaml(document: Any) -> str:
     def quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _PLAIN.match(text) else '"')
 
+    def unsafe(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("!unsafe", str(text), style='"')
+
     Quoting.add_representer(str, quoted)
+    Quoting.add_representer(Unsafe, unsafe)
     return str(yaml.dump(
         document, Dumper=Quoting, sort_keys=False, default_flow_style=False, allow_unicode=True, width=2**20))
 

@@ -80,6 +80,11 @@ class Engine:
         with _asking("network list"):
             return {str(row["Name"]) for row in self._client.networks(filters={"label": list(labels)})}
 
+    def volume_names(self) -> set[str]:
+        """Names of the volumes on this engine."""
+        with _asking("volumes"):
+            return {str(row["Name"]) for row in self._client.volumes().get("Volumes") or []}
+
     def container_ids(self, labels: Iterable[str] = ()) -> list[str]:
         """Ids of all containers, in whatever state, that carry every one of the labels (``key`` or ``key=value``)."""
         with _asking("container list"):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Iterable
 
 from . import fleet_values as values
 from .errors import DriftguardError
@@ -74,6 +74,16 @@ def check_service(subject: str, service: Service, problems: Problems) -> None:
     _check_targets(subject, service, problems)
     for name in service.environment:
         _check_variable(subject, name, problems)
+
+
+def check_volumes(subject: str, services: Iterable[Service], problems: Problems) -> None:
+    """Note volumes that one service takes for the fleet's own and another for somebody else's: those are two."""
+    mounts = [mount for service in services for mount in service.volumes if mount.kind == "volume"]
+    external = {mount.source for mount in mounts if mount.external}
+    for name in sorted(external & {mount.source for mount in mounts if not mount.external}):
+        problems.add(
+            f"{subject}, volume {name}", "external in each service that mounts it, or in none", "in some",
+            "write external for all of them, or rename one of the two volumes")
 
 
 def _check_reservations(subject: str, service: Service, problems: Problems) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from . import fleet_values as values
 from .errors import DriftguardError
-from .fleet_rules import SHOWN_PROBLEMS, Problems, check_service
+from .fleet_rules import SHOWN_PROBLEMS, Problems, check_service, check_volumes
 from .fleet_values import Unfit, shown
 from .fleet_volumes import Mount, mount, tmpfs_path
 from .names import FLEET_PATTERN, SERVICE_PATTERN, VARIANT_PATTERN
@@ -177,6 +177,7 @@ def read_services(fleet: Any, services: Any, defaults: Any) -> dict[str, Service
             # What couldn't be read would only look missing.
             if whole and len(problems) == before:
                 check_service(subject, service, problems)
+    check_volumes(f"fleet {label}", found.values(), problems)
     problems.raise_any()
     return found
 

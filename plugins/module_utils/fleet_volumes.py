@@ -14,39 +14,49 @@ from . import fleet_values as values
 from .fleet_values import Unfit
 
 # A worker with the raw socket owns the host.
-_SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
+SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
 _OWN = ("/opt/driftguard", "/etc/driftguard", "/run/secrets", "/var/run/secrets", "/proc", "/sys", "/dev")
 _VOLUME_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 _MAX_PATH = 1024
+_MODES: tuple[list[str], ...] = ([], ["ro"], ["rw"], ["external"], ["external", "ro"], ["external", "rw"])
 
 
 @dataclass(frozen=True)
 class Mount:
-    """One volume: ``kind`` is volume or bind; ``source`` a volume's name or a path of the host."""
+    """One volume: ``kind`` is volume or bind; ``source`` a volume's name or a path of the host.
+
+    :param external: a volume that something else made; by its own name, which no compose project begins.
+    """
 
     kind: str
     source: str
     target: str
     read_only: bool
+    external: bool = False
 
 
 def mount(value: Any) -> Mount:
-    """Read ``name:/path[:ro]`` or ``/host/path:/path[:ro]``.
+    """Read ``name:/path[:ro][,external]`` or ``/host/path:/path[:ro]``.
 
     :raises Unfit: another form, an anonymous volume, an engine's raw socket, or a place that is the collection's own.
     """
     parts = values.text(value).split(":")
-    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
-        raise Unfit("name:/path or /host/path:/path, with :ro or :rw (anonymous volumes would keep old files)")
+    modes = sorted(parts[2].split(",")) if len(parts) == 3 else []
+    if len(parts) not in (2, 3) or modes not in _MODES:
+        raise Unfit(
+            "name:/path or /host/path:/path, with :ro or :rw, or :external for a volume that is there already "
+            "(anonymous volumes would keep old files)")
     source, target = parts[0], _absolute(parts[1])
     if source.startswith("/"):
         source = _absolute(source)
-        if PurePosixPath(source).name in _SOCKETS or source in ("/run", "/var/run", "/var"):
+        if PurePosixPath(source).name in SOCKETS or source in ("/run", "/var/run", "/var"):
             raise Unfit("no raw engine socket and no system root in a worker (give it a filtered proxy)")
-        return Mount("bind", source, target, parts[2:] == ["ro"])
+        if "external" in modes:
+            raise Unfit("external only for volumes with a name")
+        return Mount("bind", source, target, "ro" in modes)
     if not _VOLUME_NAME.match(source):
         raise Unfit("a volume's name of at most 100 letters, digits, '-', '_' and '.'")
-    return Mount("volume", source, target, parts[2:] == ["ro"])
+    return Mount("volume", source, target, "ro" in modes, "external" in modes)
 
 
 def tmpfs_path(value: Any) -> str:

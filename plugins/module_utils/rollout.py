@@ -94,7 +94,7 @@ class Rollout:
         )
         refuse_extras(self._subject, plan)
         refuse_others(self._subject, plan, self._options["services"])
-        check_needs(self._subject, services, self._engine.network_names())
+        check_needs(self._subject, services, self._engine.network_names(), self._engine.volume_names())
         values = self._values(number, release, plan)
         if not self._check_mode:
             with self._reporting(values, bool(plan.changes)):

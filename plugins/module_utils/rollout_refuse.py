@@ -57,14 +57,17 @@ def refuse_others(subject: str, plan: Plan, services: Sequence[str]) -> None:
         )
 
 
-def check_needs(subject: str, services: Mapping[str, Mapping[str, Any]], networks: Collection[str]) -> None:
+def check_needs(
+    subject: str, services: Mapping[str, Mapping[str, Any]], networks: Collection[str], volumes: Collection[str],
+) -> None:
     """Refuse what compose would only miss once the old containers are gone.
 
-    :param networks: names of the networks on the engine.
-    :raises DriftguardError: names the service and the network or path that isn't there.
+    :param networks: names of the networks on the engine; likewise volumes.
+    :raises DriftguardError: names the service and the network, volume or path that isn't there.
     """
     for name, service in services.items():
         lacking = [f"network {network}" for network in service.get("networks", ()) if network not in networks]
+        lacking += [f"volume {volume}" for volume in service.get("volumes", ()) if volume not in volumes]
         lacking += [f"path {path}" for path in service.get("paths", ()) if not Path(path).exists()]
         if lacking:
             raise DriftguardError(

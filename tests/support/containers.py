@@ -168,6 +168,10 @@ class FakeEngine:
             row["Id"] for row in self.container_rows()
             if all((row["Labels"] or {}).get(label.split("=")[0]) == label.split("=")[1] for label in labels)]
 
+    def volume_names(self) -> set[str]:
+        """Names of the volumes that are there."""
+        return {"shop_data"}
+
     def network_names(self, labels: Iterable[str] = ()) -> set[str]:
         """Names of the networks; those with labels are compose's own."""
         return self.own_networks if list(labels) else self.networks

@@ -79,7 +79,14 @@ def test_what_the_rollout_needs_of_it() -> None:
     label = yaml.safe_load(made.text)["services"]["extractor"]["labels"]["io.driftguard.spec"]
     assert made.services == {"extractor": {
         "variant": "base", "replicas": 2, "image": IMAGE_ID, "spec": label, "grace": 60, "memory": 2**26,
-        "networks": ["common", "own"], "paths": ["/a", "/b"]}}
+        "networks": ["common", "own"], "paths": ["/a", "/b"],
+        "volumes": []}}
+
+
+def test_a_volume_that_something_else_made_keeps_its_name_and_has_to_be_there() -> None:
+    made = rendered({"extractor": {"volumes": ["shop_data:/data:external", "own:/own"]}})
+    assert yaml.safe_load(made.text)["volumes"] == {"own": {}, "shop_data": {"external": True}}
+    assert made.services["extractor"]["volumes"] == ["shop_data"]
 
 
 def test_the_images_own_entrypoint_and_command_come_after_the_guard() -> None:

@@ -218,3 +218,10 @@ def test_any_value_of_a_known_key_is_read_or_refused(service: Any) -> None:
         read(service)
     with suppress(DriftguardError):
         read({}, service)
+
+
+def test_a_volume_is_external_for_all_or_for_none() -> None:
+    services = {"a": {"memory": "64M", "volumes": ["v:/v:external"]}, "b": {"memory": "64M", "volumes": ["v:/v"]}}
+    with pytest.raises(DriftguardError, match="volume v: expected external in each service"):
+        read_services("demo", services, {})
+    assert read_services("demo", {"a": services["a"]}, {})["a"].volumes[0].external

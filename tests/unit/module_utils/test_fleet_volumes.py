@@ -16,6 +16,8 @@ from ansible_collections.driftguard.workers.plugins.module_utils.fleet_volumes i
     ("data:/data", Mount("volume", "data", "/data", False)),
     ("data:/data:ro", Mount("volume", "data", "/data", True)),
     ("Data_1.x-y:/data:rw", Mount("volume", "Data_1.x-y", "/data", False)),
+    ("data:/data:external", Mount("volume", "data", "/data", False, True)),
+    ("data:/data:ro,external", Mount("volume", "data", "/data", True, True)),
     ("/srv/in:/in:ro", Mount("bind", "/srv/in", "/in", True)),
     ("/srv//in/./x/:/in//y/", Mount("bind", "/srv/in/x", "/in/y", False)),
     ("//srv:///in", Mount("bind", "/srv", "/in", False)),

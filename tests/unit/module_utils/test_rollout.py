@@ -132,6 +132,14 @@ def test_a_network_or_path_that_is_missing_is_named_before_anything_stops(
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
+def test_a_volume_that_is_missing_is_named_before_anything_stops(host: Host, check_mode: bool) -> None:
+    host.write(8, {"extractor": {**SERVICE, "volumes": ["shop_data", "shop_gone"]}})
+    assert "volume shop_gone to be there" in str(host.refused(check_mode, revision="8"))
+    host.write(9, {"extractor": {**SERVICE, "volumes": ["shop_data"]}})
+    assert host.rollout(check_mode, revision="9")
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
 def test_an_image_that_is_missing_is_named_before_anything_stops(host: Host, check_mode: bool) -> None:
     host.engine.image_list.clear()
     assert f"variant base of release {RELEASE_ID}" in str(host.refused(check_mode))
