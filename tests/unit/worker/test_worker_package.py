@@ -78,3 +78,35 @@ def test_locks_hold_hashes_and_no_place(name: str) -> None:
     assert len(packages) == len(re.findall(r"^[a-z]", text, flags=re.MULTILINE)) > 0
     assert "://" not in text
     assert "index" not in text
+
+
+def test_the_documented_example_is_the_one_that_is_deployed() -> None:
+    place = ROOT / "tests" / "apps" / "pricing"
+    program = (place / "pricing.py").read_text(encoding="utf-8").partition('"""')
+    dockerfile = (place / "Dockerfile").read_text(encoding="utf-8").partition("ARG ")
+    assert f"```python\n{program[1]}{program[2]}```" in DOCUMENT
+    assert f"```dockerfile\n{dockerfile[1]}{dockerfile[2]}```" in DOCUMENT
+    assert len(program[2].strip().splitlines()) <= 23
+
+
+def test_bullmq_is_known_in_one_place_and_given_one_prefix() -> None:
+    """Each queue and worker is made there, with a connection of its own from the one set of options."""
+    users = [module.name for module in MODULES if "bullmq" in _imported(module)]
+    assert users == ["bull.py"]
+    calls = [node for node in ast.walk(ast.parse((PACKAGE / "bull.py").read_text())) if isinstance(node, ast.Call)]
+    made = [call for call in calls if ast.unparse(call.func) in ("bullmq.Queue", "bullmq.Worker")]
+    assert len(made) == 3
+    assert all("self._common()" in ast.unparse(call) for call in made)
+    prefixes = [module.name for module in MODULES if re.search(r'"prefix":', module.read_text())]
+    assert prefixes == ["bull.py"]
+
+
+def test_only_the_drainer_knows_the_flags() -> None:
+    users = [module.name for module in MODULES if re.search(r"^from \.flags import", module.read_text(), re.MULTILINE)]
+    assert users == ["drainer.py", "runtime.py"]
+    assert [module.name for module in MODULES if ".enabled(" in module.read_text()] == ["drainer.py"]
+
+
+def _imported(module: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(module.read_text()))
+    return {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
