@@ -162,8 +162,10 @@ function follow() {
   }
   process.on("exit", ended);
   process.on("worker", (worker) => {
-    threads.add(worker);
-    worker.once("exit", () => threads.delete(worker));
+    if (worker !== thread) {
+      threads.add(worker);
+      worker.once("exit", () => threads.delete(worker));
+    }
   });
   const kill = process.kill;
   process.kill = (pid, signal) => {

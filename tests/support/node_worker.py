@@ -51,10 +51,11 @@ class NodeWorker:
     :param place: its directory; ``image.json`` and, where ``host`` is given, the host's record are made there.
     :param program: its code, of which ``app.cjs`` or ``app.mjs`` is made.
     :param environment: its variables beside :data:`BASIC`; a value of None takes one away.
+    :param host: the host's record as a text, empty where it is missing; None where none is mounted.
     """
 
     def __init__(
-        self, place: Path, program: str, environment: dict[str, str | None], host: dict[str, Any] | None = None,
+        self, place: Path, program: str, environment: dict[str, str | None], host: str | None = None,
         name: str = "app.cjs",
     ) -> None:
         self.place = place
@@ -63,7 +64,8 @@ class NodeWorker:
         options = {"imageFile": str(place / "image.json")}
         if host is not None:
             (place / "record").mkdir(exist_ok=True)
-            self.publish_host(record(host))
+            if host:
+                self.publish_host(host)
             options["record"] = str(place / "record")
         # Only code can name other files than the usual ones; no variable can.
         (place / "preload.cjs").write_text(
