@@ -13,6 +13,7 @@ const { Worker } = require("worker_threads");
 const { say, shown } = require("./version-guard.cjs");
 const { FREEZE, SIGNALS, SLOT, THEN, now, settingsOf } = require("./version-guard-fence.cjs");
 
+const FENCE_FILE = path.join(__dirname, "version-guard-fence.cjs");
 const EXIT_SETTINGS = 2;
 const EXIT_FAILED = 70;
 /** The fence was lifted after the application had been stopped: the engine is to start it anew. */
@@ -64,8 +65,10 @@ function start(judged) {
     return;
   }
   shared = new Int32Array(new SharedArrayBuffer(4 * Object.keys(SLOT).length));
-  thread = new Worker(path.join(__dirname, "version-guard-fence.cjs"), {
-    workerData: { driftguard: { shared, environment: { ...process.env }, judged: { ...judged, registers: !isChild() } } },
+  const registers = !isChild();
+  fs.openSync(FENCE_FILE);
+  thread = new Worker(FENCE_FILE, {
+    workerData: { driftguard: { shared, environment: { ...process.env }, judged: { ...judged, registers } } },
     // Neither this file again nor what the application preloads: NODE_OPTIONS counts here too.
     env: {}, execArgv: [],
   });
@@ -87,15 +90,14 @@ function refuse({ variable, expected, found, remedy }) {
 }
 
 /**
- * Whether a process above this one runs under the guard in the same program: then that one is registered, and speaks for
- * the container. No variable tells, since anybody may set one.
+ * Whether a process above this one runs under the guard: then that one is registered, and speaks for the container. It is
+ * told by a file that each guard keeps open, not by a variable, since anybody may set one.
  */
 function isChild() {
-  const own = fs.readlinkSync("/proc/self/exe");
   try {
     for (let pid = process.ppid; pid > 1; pid = parentOf(pid)) {
-      const words = fs.readFileSync("/proc/" + pid + "/cmdline", "latin1").split("\0");
-      if (fs.readlinkSync("/proc/" + pid + "/exe") === own && words.includes(path.join(__dirname, "version-guard.cjs"))) {
+      const directory = "/proc/" + pid + "/fd/";
+      if (fs.readdirSync(directory).some((descriptor) => linkOf(directory + descriptor) === FENCE_FILE)) {
         return true;
       }
     }
@@ -103,6 +105,14 @@ function isChild() {
     // another user's process, or one that has ended: none of ours
   }
   return false;
+}
+
+function linkOf(file) {
+  try {
+    return fs.readlinkSync(file);
+  } catch {
+    return "";
+  }
 }
 
 function parentOf(pid) {
@@ -168,12 +178,17 @@ function follow() {
     }
   });
   const kill = process.kill;
-  process.kill = (pid, signal) => {
+  process.kill = (pid, signal = "SIGTERM") => {
+    const own = [process.pid, 0, -process.pid].includes(pid) && signal !== 0;
     // An application that ends itself by the signal that it was told to end by.
-    if (fenced() && [process.pid, 0, -process.pid].includes(pid) && signal !== 0) {
+    if (own && fenced()) {
       freeze();
     }
-    return kill.call(process, pid, signal);
+    const done = kill.call(process, pid, signal);
+    if (own && signal in SIGNALS && !process.listenerCount(signal)) {
+      Atomics.wait(shared, SLOT.REVIVED, 0, END_MS); // it ends the process here, as ever, when the fence has its turn
+    }
+    return done;
   };
   Object.defineProperty(globalThis, Symbol.for(FREEZE), { value: () => (fenced() ? freeze() : undefined) });
   const loadModule = Module._load;

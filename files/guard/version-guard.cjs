@@ -435,6 +435,9 @@ function say(descriptor, ...lines) {
 
 /** What the process itself starts with: the rules, then the fence; returns when the application may run. */
 function protect(options = {}) {
+  if (!isMainThread) {
+    return; // a thread of an application that has been admitted
+  }
   const judged = runStartupGuards(options);
   require("./version-guard-process.cjs").start(judged);
 }
@@ -476,6 +479,6 @@ module.exports = { protect, runStartupGuards, load, parseImage, parseRecord, say
 
 if (require.main === module) {
   process.exitCode = main(process.argv.slice(2));
-} else if (isMainThread && module.parent && module.parent.id === "internal/preload") {
+} else if (module.parent && module.parent.id === "internal/preload") {
   protect();
 }
