@@ -97,7 +97,7 @@ function isChild() {
   try {
     for (let pid = process.ppid; pid > 1; pid = parentOf(pid)) {
       const directory = "/proc/" + pid + "/fd/";
-      if (fs.readdirSync(directory).some((descriptor) => linkOf(directory + descriptor) === FENCE_FILE)) {
+      if (fs.readdirSync(directory).some((descriptor) => linkOf(directory + descriptor).replace(" (deleted)", "") === FENCE_FILE)) {
         return true;
       }
     }
