@@ -56,7 +56,7 @@ class NodeWorker:
 
     def __init__(
         self, place: Path, program: str, environment: dict[str, str | None], host: str | None = None,
-        name: str = "app.cjs",
+        name: str = "app.cjs", guard: Path = GUARD,
     ) -> None:
         self.place = place
         place.mkdir(exist_ok=True)
@@ -69,7 +69,7 @@ class NodeWorker:
             options["record"] = str(place / "record")
         # Only code can name other files than the usual ones; no variable can.
         (place / "preload.cjs").write_text(
-            f"require({json.dumps(str(GUARD))}).protect({json.dumps(options)});", encoding="utf-8")
+            f"require({json.dumps(str(guard))}).protect({json.dumps(options)});", encoding="utf-8")
         (place / name).write_text(program, encoding="utf-8")
         values = {**BASIC, "PATH": os.environ["PATH"], **environment}
         self.output: list[str] = []
