@@ -53,8 +53,7 @@ def registered(redis: RedisServer, worker: NodeWorker) -> bool:
 
 def test_redis_restarted(place: Path, redis_server: RedisServer) -> None:
     with at_work(place, redis_server) as worker:
-        redis_server.restart()
-        worker.said("Redis answers again")
+        redis_server.restart(lose_data=True)
         wait_until(lambda: registered(redis_server, worker), "the registration")
         with redis_server.client() as client:
             wait_until(lambda: client.pubsub_numsub(EVENTS)[0][1] == 1, "the subscription")
