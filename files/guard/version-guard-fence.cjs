@@ -521,7 +521,8 @@ class Fence {
     const quoted = (value) => '"' + String(value).replace(/[\\"\n]/g, "?") + '"';
     const { sha, release, buildDate, service } = this.settings;
     const { beats, errors, gaps, gapSum, gapCount } = this.counts;
-    const family = (metric, kind, lines) => ["# TYPE " + name + metric + " " + kind, ...lines.map((line) => name + metric + line)];
+    const family = (metric, kind, lines) => [
+      "# TYPE " + name + metric + " " + kind, ...lines.map((line) => name + metric + line)];
     return [
       family("build_info", "gauge", ["{worker=" + quoted(this.registration.worker) + ",service=" + quoted(service) + ",sha=" +
         quoted(sha) + ",release=" + quoted(release) + ",build_date=" + quoted(buildDate) + "} 1"]),
@@ -529,7 +530,8 @@ class Fence {
       family("state", "gauge", ["starting", "running", "draining", "fenced"].map(
         (state) => "{" + name + 'state="' + state + '"} ' + Number(state === this.state))),
       family("heartbeats_total", "counter", [" " + beats]),
-      family("redis_errors_total", "counter", Object.entries(errors).map(([kind, count]) => "{error=" + quoted(kind) + "} " + count)),
+      family("redis_errors_total", "counter", Object.entries(errors).map(
+        ([kind, count]) => "{error=" + quoted(kind) + "} " + count)),
       family("record_problems", "gauge", ["host record missing", "host record unreadable", "fleet record missing",
         "fleet record unreadable", "fleet record unreachable"].map(
         (problem) => "{problem=" + quoted(problem) + "} " + Number(this.problems.includes(problem)))),

@@ -80,7 +80,7 @@ class Report {
  */
 function runStartupGuards(options = {}) {
   const environment = options.environment || ownEnvironment();
-  const command = options.command || ownCommand();
+  const command = options.command || [...ownCommand(), ...watched(environment)];
   const imageFile = options.imageFile === undefined ? IMAGE_FILE : options.imageFile;
   const record = options.record === undefined ? recordDirectory() : options.record;
   const production = [environment.WORKER_ENV, environment.NODE_ENV].includes("production");
@@ -111,6 +111,11 @@ function ownCommand() {
   } catch {
     return [process.argv0, ...process.execArgv, ...process.argv.slice(1)];
   }
+}
+
+/** "node --watch" runs the program in a child whose command line doesn't say so. */
+function watched(environment) {
+  return environment.WATCH_REPORT_DEPENDENCIES === undefined ? [] : ["--watch"];
 }
 
 function plainObject(entries) {

@@ -142,7 +142,8 @@ def run_case(guard: Guard, case: Mapping[str, Any], shop: Workshop, guards: Opti
     :param guards: where the guards are, when it isn't the workshop's copy.
     """
     files = write_files(case, shop.place())
-    variables, as_nobody = {**environment_of(case), "PATH": str(shop.stubs)}, needs_other_user(case) and os.getuid() == 0
+    variables = {**environment_of(case), "PATH": str(shop.stubs)}
+    as_nobody = needs_other_user(case) and os.getuid() == 0
     decided = run([*guard_command(guard, guards or shop.guards, files), *command_of(case)], variables, as_nobody)
     if not guard.only_checks or decided.status != 0:
         return decided

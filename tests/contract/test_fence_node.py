@@ -47,7 +47,8 @@ def decided() -> list[dict[str, Any]]:
 
 
 def test_decides_as_the_contract_says() -> None:
-    assert [(*row[:3], made["then"], made["problems"]) for row, made in zip(DECISIONS, decided())] == DECISIONS
+    made = decided()
+    assert [(*row[:3], made[n]["then"], made[n]["problems"]) for n, row in enumerate(DECISIONS)] == DECISIONS
     assert len(DECISIONS) == 75
 
 
@@ -79,14 +80,16 @@ def test_allowed_by_both_it_starts_and_goes_on(place: Path, server: RedisServer,
     with running_node(place, IDLE, variables(server), host=record(NEW)) as worker:
         worker.said(BEGAN)
         worker.becomes("running")
-        assert "problems\": []" in worker.get("/health")[1].replace('":[]', '": []')
+        assert json.loads(worker.get("/health")[1])["problems"] == []
         found = raw.hgetall(worker.key)
         assert set(found) == set(CONTRACT["names"]["registration"]["fields"])
-        assert (found["state"], found["pid"], found["gitSha"]) == ("running", str(worker.process.pid), NEW["target"]["sha"])
+        assert (found["state"], found["pid"]) == ("running", str(worker.process.pid))
+        assert found["gitSha"] == NEW["target"]["sha"]
         assert found["releaseId"] == NEW["target"]["releaseId"]
         assert 0 < raw.ttl(worker.key) <= 15
         assert raw.zrange("demo:workers", 0, -1) == [worker.key.removeprefix("demo:worker:").removesuffix(":version")]
-        assert set(raw.hgetall("demo:worker:extractor:version")) == set(CONTRACT["names"]["registration"]["legacyFields"])
+        legacy = set(CONTRACT["names"]["registration"]["legacyFields"])
+        assert set(raw.hgetall("demo:worker:extractor:version")) == legacy
         worker.process.send_signal(signal.SIGTERM)
         assert worker.ended() == 0
         assert not raw.exists(worker.key)

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A worker in TypeScript, whose team knows nothing of its deployment: deployed, verified, made stale, fenced, rolled back."""
+"""A worker in TypeScript from an unedited Dockerfile: deployed, verified, made stale, fenced, rolled back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.node_worker import node_modules, produce  # noqa: F401 - a fixture
 
 APP = PROJECT / "tests" / "apps" / "node_app"
 AUTHORITIES = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
-HEALTH = "fetch('http://127.0.0.1:8081/health').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"
+HEALTH = "fetch('http://127.0.0.1:8081/health').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"
 SERVICES: dict[str, Any] = {"counter": {
     "guard": "node", "memory": "160M", "drain_time": "2s", "stop_grace_period": "6s",
     "healthcheck": {"test": ["node", "-e", HEALTH], "interval": "2s", "timeout": "5s", "retries": 3}}}
@@ -135,11 +135,6 @@ def test_another_commit_is_deployed_and_rolled_back(fleet: Fleet, node_modules: 
 
 
 def test_typescript_by_tsx_is_refused(fleet: Fleet) -> None:
-    service = fleet.variables["worker_fleet_services"]["counter"]
-    for command in (["npx", "tsx", "src/worker.ts"], ["node", "--import", "tsx", "src/worker.ts"]):
-        service["command"] = command
-        fleet.play("deploy-workers.yml", timeout=LONG).must_fail("service counter, key command", "tsx in key command")
-    service["command"] = ["npm", "start"]
-    fleet.play("deploy-workers.yml", timeout=LONG).must_fail("service counter, key guard", "a command that is node itself")
-    del service["command"]
+    fleet.variables["worker_fleet_services"]["counter"]["command"] = ["node", "--import", "tsx", "src/worker.ts"]
+    fleet.play("deploy-workers.yml", timeout=LONG).must_fail("service counter, key command", "tsx in key command")
     assert len(fleet.containers()) == 1

@@ -103,7 +103,8 @@ def test_the_node_guard_comes_right_after_node(command: list[str], rendered_as: 
         "/usr/bin/tini", "--", *rendered_as]
 
 
-@pytest.mark.parametrize("command", [["npm", "start"], ["sh", "-c", "node x.js"], ["python", "-m", "node"], ["x/nodes"]])
+@pytest.mark.parametrize("command", [
+    ["npm", "start"], ["sh", "-c", "node x.js"], ["python", "-m", "node"], ["x/nodes"]])
 def test_the_node_guard_needs_node(command: list[str]) -> None:
     with pytest.raises(DriftguardError, match="fleet demo, service extractor, key guard"):
         body({"command": command, "guard": "node"})
