@@ -325,6 +325,8 @@ class Fence {
     parentPort.postMessage({ what: "freeze" });
     if (!(await until(frozen, FREEZE_MS))) {
       interrupt();
+      // It may be waiting for one of them.
+      killDescendants();
       if (!(await until(frozen, FREEZE_MS))) {
         fatal("the application could not be stopped within its drain time");
       }

@@ -74,7 +74,7 @@ class Stand:
         return running_node(self.place, program, variables, name=name)
 
     def produce(self, count: int) -> list[str]:
-        """Add jobs with the numbers from 0, anew."""
+        """Add jobs with the numbers from 0; what is there of earlier ones has to be completed."""
         for key in self.raw.keys("demo:jobs:job-*"):
             self.raw.delete(key)
         return produce(self.modules, self.server_url, "demo", "jobs", count)
@@ -98,7 +98,7 @@ def test_no_job_starts_on_a_fenced_release_and_all_do_when_it_is_lifted(stand: S
     with stand.start(bull("return 1;", name), name) as worker:
         worker.said("application ready")
         stand.produce(3)
-        wait_until(lambda: len(stand.started()) == 3, "three jobs")
+        wait_until(lambda: stand.raw.zcard("demo:jobs:completed") == 3, "three jobs")
         # Without an announcement: what asks before each job finds it all the same.
         stand.raw.set(KEY, record(OLD))
         stand.produce(5)
@@ -139,6 +139,18 @@ def test_what_outlasts_the_drain_time_is_handed_back_without_counting(stand: Sta
         jobs = wait_until(lambda: _waiting(stand, 2), "both jobs to wait again", 5)
         assert all(stand.raw.hget(f"demo:jobs:{job}", "atm") in (None, "0") for job in jobs)
         assert all("stc" not in stand.raw.hgetall(f"demo:jobs:{job}") for job in jobs)
+        assert worker.process.poll() is None
+
+
+def test_a_handler_that_waits_for_a_child_is_frozen(stand: Stand) -> None:
+    handler = 'require("child_process").spawnSync("sleep", ["300"]);'
+    with stand.start(bull(handler), WORKER_DRAIN_SECONDS="1") as worker:
+        worker.said("application ready")
+        stand.produce(2)
+        wait_until(stand.started, "a job")
+        publish(stand.raw, OLD)
+        worker.becomes("fenced", 8)
+        assert len(stand.started()) == 1
         assert worker.process.poll() is None
 
 
