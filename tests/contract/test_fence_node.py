@@ -21,7 +21,7 @@ from support.shared_redis import raw, server, shared_server  # noqa: F401 - fixt
 IDLE = "console.log('application began'); process.on('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1000);"
 BEGAN = "application began"
 KEY, EVENTS = "demo:release", "demo:release:events"
-LARGE = record({**NEW, "note": "x" * 70_000})
+LARGE = record({**NEW, "note": "x" * 1_000_000})
 UNREADABLE = {
     "no JSON": "settled", "another fleet": record({**NEW, "fleet": "sibling"}), "larger than 64 KiB": LARGE,
     "a key twice": record(NEW).replace('"phase"', '"phase": "settled", "phase"'), "empty": "",
