@@ -25,6 +25,7 @@ from .names import (
     compose_project,
     guard_directory,
 )
+from .node_guard import NODE_GUARD, with_node_guard
 from .release_info import VariantImage
 
 # Ends where a secret's name can't go on, so that no file passes for one whose name it begins. Ahead, so that matches
@@ -105,7 +106,7 @@ def _service(around: Surroundings, service: Service, image: Optional[VariantImag
         "image": image.image if image else UNKNOWN_IMAGE,
         "pull_policy": "never",
         "entrypoint": _guard_command(image),
-        "command": list((image.entrypoint if image else [])) + list(service.command or (image.cmd if image else [])),
+        "command": _command(around, service, image),
         "environment": _environment(around, service),
         "restart": "always",
         "init": True,
@@ -137,6 +138,13 @@ def _guard_command(image: Optional[VariantImage]) -> list[str]:
         # -I and -S: neither the environment nor site-packages can put another module in the guard's way.
         return [image.guard_program, "-IS", f"{GUARD_MOUNT}/version_guard.py", "--"]
     return [image.guard_program, f"{GUARD_MOUNT}/version_guard.sh", "--"]
+
+
+def _command(around: Surroundings, service: Service, image: Optional[VariantImage]) -> list[str]:
+    words = list((image.entrypoint if image else [])) + list(service.command or (image.cmd if image else []))
+    if service.guard == NODE_GUARD and image is not None:
+        return with_node_guard(f"fleet {around.fleet}, service {service.name}", words)
+    return words
 
 
 def _environment(around: Surroundings, service: Service) -> dict[str, str]:

@@ -163,6 +163,17 @@ def environment(value: Any) -> dict[str, str]:
     return {str(name): text(content) for name, content in value.items()}
 
 
+def one_of(*words: str) -> Callable[[Any], str]:
+    """Reader of one of some words."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in words:
+            raise Unfit(f"one of {', '.join(words)}")
+        return str(value)
+
+    return read
+
+
 def shown(value: Any) -> str:
     """A value as a message may show it: short, and of a list or dictionary only that it is one, for what is in it."""
     if isinstance(value, (dict, list, tuple)):

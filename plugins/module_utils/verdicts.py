@@ -12,6 +12,7 @@ from typing import Optional
 from .code_paths import changed_code, code_paths, covered_code
 from .fleet_containers import RUNNING, Container
 from .names import GUARD_MOUNT
+from .node_guard import has_node_guard
 
 OK = "OK"
 STALE = "STALE"
@@ -46,6 +47,7 @@ class Wanted:
     :param image_id: the release's image of the service's variant, as this host's engine names it; None: it isn't there.
     :param memory: limit in bytes, None to leave unchecked; likewise the spec hash.
     :param guard: directory of the fleet's guards on the host, empty to leave unchecked.
+    :param node: whether its Node has to load the Node guard as well.
     """
 
     service: str
@@ -58,6 +60,7 @@ class Wanted:
     spec: Optional[str] = None
     guard: str = ""
     retagged: str = ""
+    node: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ def _guard(container: Container, wanted: Wanted) -> Optional[Problem]:
     guarded = any(word.startswith(f"{GUARD_MOUNT}/version_guard.") for word in container.entrypoint)
     if not guarded or GUARD_MOUNT not in container.mounts:
         return Problem(UNGUARDED, "started without the guard", _redeploy(container))
+    if wanted.node and not has_node_guard(container.command):
+        return Problem(UNGUARDED, "its Node was started without the Node guard", _redeploy(container))
     if wanted.guard and os.path.normpath(container.guard) != os.path.normpath(wanted.guard):
         return Problem(
             UNGUARDED, f"its guard is {container.guard or 'a directory that it may write'}, not {wanted.guard}",

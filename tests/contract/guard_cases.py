@@ -145,6 +145,14 @@ def needs_other_user(case: Mapping[str, Any]) -> bool:
     return '"unreadable"' in json.dumps([case.get("imageFile"), case.get("record")])
 
 
+def reads_options(case: Mapping[str, Any]) -> bool:
+    """Whether Node itself takes part: it reads NODE_OPTIONS before a guard that it is given as its program.
+
+    With --require the guard comes first; test_guard_node.py runs these cases so.
+    """
+    return "NODE_OPTIONS" in case.get("environment", {})
+
+
 def copy_guards(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for name in CONTRACT["names"]["guardFiles"]:

@@ -43,6 +43,16 @@ class Guard:
     def is_python(self) -> bool:
         return self.file.endswith(".py")
 
+    @property
+    def reads_json(self) -> bool:
+        """Whether its host record is guard.json."""
+        return not self.file.endswith(".sh")
+
+    @property
+    def only_checks(self) -> bool:
+        """Node can't become another program: as a program its guard decides only."""
+        return self.file.endswith(".cjs")
+
 
 @dataclass(frozen=True)
 class Workshop:
@@ -83,6 +93,13 @@ def all_guards() -> tuple[Guard, ...]:
     return (*pythons, *(Guard(name, command, "version_guard.sh") for name, command in found))
 
 
+@functools.cache
+def node_guards() -> tuple[Guard, ...]:
+    """The Node guard under this machine's Node, none where there is none."""
+    path = shutil.which("node")
+    return (Guard("node", (path,), "version-guard.cjs"),) if path else ()
+
+
 def _pythons() -> dict[str, str]:
     """The system's Python (any user can start it), this one, and the oldest and newest supported that pyenv has."""
     candidates = ["/usr/bin/python3", sys.executable]
@@ -105,8 +122,8 @@ def runs_as_nobody(guard: Guard) -> bool:
     if os.getuid() != 0:
         return True
     try:
-        program = "pass" if guard.is_python else ":"
-        done = subprocess.run([*guard.interpreter, "-c", program], user=NOBODY, check=False)
+        program = {".py": ["-c", "pass"], ".sh": ["-c", ":"], ".cjs": ["-e", "0"]}[Path(guard.file).suffix]
+        done = subprocess.run([*guard.interpreter, *program], user=NOBODY, check=False, cwd="/")
     except PermissionError:
         return False
     return done.returncode == 0
@@ -114,6 +131,8 @@ def runs_as_nobody(guard: Guard) -> bool:
 
 def guard_command(guard: Guard, guards: Path, files: Files, options: Sequence[str] = ()) -> list[str]:
     record = ["--record", str(files.record)] if files.record is not None else []
+    if guard.only_checks:
+        options = [*options, "--check"]
     return [*guard.interpreter, str(guards / guard.file), *options, "--image-file", str(files.image), *record, "--"]
 
 
@@ -123,9 +142,18 @@ def run_case(guard: Guard, case: Mapping[str, Any], shop: Workshop, guards: Opti
     :param guards: where the guards are, when it isn't the workshop's copy.
     """
     files = write_files(case, shop.place())
-    return run(
-        [*guard_command(guard, guards or shop.guards, files), *command_of(case)],
-        {**environment_of(case), "PATH": str(shop.stubs)}, as_nobody=needs_other_user(case) and os.getuid() == 0)
+    variables = {**environment_of(case), "PATH": str(shop.stubs)}
+    as_nobody = needs_other_user(case) and os.getuid() == 0
+    decided = run([*guard_command(guard, guards or shop.guards, files), *command_of(case)], variables, as_nobody)
+    if not guard.only_checks or decided.status != 0:
+        return decided
+    # What a check allows is started, as whoever asked for it would.
+    started = run(_found(command_of(case), shop.stubs), variables, as_nobody)
+    return Outcome(started.status, decided.stdout + started.stdout, decided.stderr + started.stderr)
+
+
+def _found(command: Sequence[str], stubs: Path) -> list[str]:
+    return [command[0] if "/" in command[0] else str(stubs / command[0]), *command[1:]]
 
 
 def run(command: Sequence[Any], environment: Any, as_nobody: bool = False) -> Outcome:

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Both guards decide every case of the contract alike, as real processes under every interpreter there is."""
+"""All guards decide every case of the contract alike, as real processes under every interpreter there is."""
 
 from __future__ import annotations
 
@@ -9,21 +9,33 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-from contract.guard_cases import CASES, CONTRACT, FATAL, GUARD, GUARDS, complaints, needs_other_user, write_files
+from contract.guard_cases import (
+    CASES,
+    CONTRACT,
+    FATAL,
+    GUARD,
+    GUARDS,
+    complaints,
+    needs_other_user,
+    reads_options,
+    write_files,
+)
 from contract.guard_programs import (
     Guard,
     Workshop,
     all_guards,
     guard_command,
+    node_guards,
     open_workshop,
     run,
     run_case,
     runs_as_nobody,
 )
 
-GUARDED = all_guards()
+GUARDED = (*all_guards(), *node_guards())
 RUNS = [
-    (guard, case) for guard in GUARDED for case in CASES if runs_as_nobody(guard) or not needs_other_user(case)
+    (guard, case) for guard in GUARDED for case in CASES
+    if (runs_as_nobody(guard) or not needs_other_user(case)) and not (guard.only_checks and reads_options(case))
 ]
 PRODUCTION = {"NODE_ENV": "production", "GIT_SHA": "0123456789abcdef0123456789abcdef01234567"}
 
@@ -50,9 +62,13 @@ def test_python_and_both_common_shells_are_tried() -> None:
     assert {"dash", "busybox"} <= {guard.name for guard in GUARDED}, "install dash and busybox: the guard is for both"
 
 
-def test_special_files_are_tried_by_both_guards() -> None:
-    tried = {guard.is_python for guard, case in RUNS if needs_other_user(case)}
-    assert tried == {True, False}
+def test_the_node_guard_is_tried() -> None:
+    assert any(guard.only_checks for guard in GUARDED), "install Node 18 or later: one of the guards is for it"
+
+
+def test_special_files_are_tried_by_all_guards() -> None:
+    tried = {guard.file for guard, case in RUNS if needs_other_user(case)}
+    assert tried == {guard.file for guard in GUARDED}
 
 
 def test_every_rule_and_title_has_a_case() -> None:
@@ -90,12 +106,12 @@ def test_a_record_beside_the_guard_enforces_without_being_named(guard: Guard, be
     place = shop.place()
     files = write_files({"record": "settled on old"}, place)
     assert files.record is not None
-    for file in (*GUARDS.glob("version_guard.*"), files.record / "guard.json", files.record / "guard.env"):
-        if file.name == beside or file.name.startswith("version_guard"):
+    for file in (*GUARDS.glob("version?guard*"), files.record / "guard.json", files.record / "guard.env"):
+        if file.name == beside or file.name.startswith("version"):
             (place / file.name).write_bytes(file.read_bytes())
     command = [*guard.interpreter, str(place / guard.file), "--image-file", str(files.image), "--check"]
     outcome = run(command, {"GIT_SHA": PRODUCTION["GIT_SHA"]})
-    own = "guard.json" if guard.is_python else "guard.env"
+    own = "guard.json" if guard.reads_json else "guard.env"
     expected = "This host does not allow this release!" if beside == own else "Host record is missing!"
     assert outcome.stderr.startswith(FATAL + expected), outcome
 

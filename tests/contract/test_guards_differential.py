@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Python and the sh guard say the same, byte for byte, whatever they are given."""
+"""The Python guard says the same as the sh guard and the Node guard, byte for byte, whatever they are given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 
 import pytest
 from contract.guard_cases import CONTRACT, FIXTURES, Files, render_env, render_json
-from contract.guard_programs import Guard, Workshop, all_guards, guard_command, open_workshop, run
+from contract.guard_programs import Guard, Workshop, all_guards, guard_command, node_guards, open_workshop, run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,7 +33,9 @@ known = st.sampled_from([sha.encode() for sha in (
     NEW["sha"], OLD["sha"], NEW["sha"][:7], NEW["sha"][:6], NEW["sha"][:39] + "0", NEW["sha"].upper(), "unknown", "")])
 near = st.builds(lambda sha, extra, front: extra + sha if front else sha + extra, known, edges, st.booleans())
 shas = st.one_of(known, known, near, st.none(), odd)
-guards = st.tuples(st.sampled_from(PYTHONS), st.sampled_from(SHELLS))
+guards = st.tuples(st.sampled_from(PYTHONS), st.sampled_from([*SHELLS, *node_guards()]))
+# Node itself reads NODE_OPTIONS.
+shell_guards = st.tuples(st.sampled_from(PYTHONS), st.sampled_from(SHELLS))
 
 
 @st.composite
@@ -81,11 +83,17 @@ def test_same_for_any_version(
 
 
 @LIMITS
-@given(pair=guards, command=commands, options=st.one_of(st.none(), words, odd))
+@given(pair=shell_guards, command=commands, options=st.one_of(st.none(), words, odd))
 def test_same_for_any_command_line(
     shop: Workshop, pair: tuple[Guard, Guard], command: list[bytes], options: Optional[bytes],
 ) -> None:
     same(shop, pair, {**GOOD, "NODE_OPTIONS": options}, command)
+
+
+@LIMITS
+@given(pair=guards, command=commands)
+def test_same_for_any_command(shop: Workshop, pair: tuple[Guard, Guard], command: list[bytes]) -> None:
+    same(shop, pair, GOOD, command)
 
 
 @LIMITS

@@ -12,10 +12,10 @@ from ansible_collections.driftguard.workers.plugins.module_utils import record a
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.image_plan import Stamp
 from contract.guard_cases import CASES, CONTRACT, FIXTURES, import_guard, write_files
-from contract.guard_programs import Guard, Workshop, all_guards, guard_command, open_workshop, run
+from contract.guard_programs import Guard, Workshop, all_guards, guard_command, node_guards, open_workshop, run
 
 version_guard = import_guard()
-GUARDED = all_guards()
+GUARDED = (*all_guards(), *node_guards())
 RELEASE = FIXTURES["records"]["settled on new"]["target"]
 STAMP = Stamp(
     "demo", "ocr", RELEASE["releaseId"], RELEASE["sha"], "2026-01-02T03:04:05Z", "registry.example:5000/a_b/base",

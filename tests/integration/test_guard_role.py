@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -16,7 +17,8 @@ from support.fleet import PROJECT
 from support.role_run import LOCAL, Ansible
 
 SOURCE = PROJECT / "files" / "guard"
-NAMES = ("version_guard.py", "version_guard.sh")
+CONTRACT = json.loads((SOURCE / "contract.json").read_text(encoding="utf-8"))["names"]
+NAMES: tuple[str, ...] = tuple(CONTRACT["guardFiles"])
 
 
 def edit(guards: Path) -> None:
@@ -54,7 +56,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ansible, Path]:
 
 
 def right(guards: Path) -> None:
-    """Both are what this repository has, and root's alone."""
+    """All are what this repository has, and root's alone."""
     for path in (guards, *(guards / name for name in NAMES)):
         facts = path.lstat()
         assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (0, 0, 0o755), path

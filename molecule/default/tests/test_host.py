@@ -18,6 +18,7 @@ ROOT = "/opt/driftguard/molecule"
     ("guard", 0o755, 0),
     ("guard/version_guard.py", 0o755, 0),
     ("guard/version_guard.sh", 0o755, 0),
+    ("guard/version-guard.cjs", 0o755, 0),
     ("guard/guard.json", 0o644, 0),
     ("guard/guard.env", 0o644, 0),
     ("revisions", 0o700, 0),
@@ -42,7 +43,7 @@ def test_the_secret_is_one_file_that_the_revision_names(host: Any) -> None:
 
 
 def test_the_guards_are_those_of_this_checkout(host: Any) -> None:
-    for name in ("version_guard.py", "version_guard.sh"):
+    for name in ("version_guard.py", "version_guard.sh", "version-guard.cjs"):
         host.check_output(f"cmp {ROOT}/guard/{name} $MOLECULE_PROJECT_DIRECTORY/files/guard/{name}")
         assert host.file(f"{ROOT}/guard/{name}").size > 1000
 

@@ -25,6 +25,7 @@ from support.release_data import DIGEST, release_of, variant_image
 
 IMAGES = release_of().variants
 LEAST = {"memory": "64M"}
+NODE_GUARD = ["--require", "/opt/driftguard/guard/version-guard.cjs"]
 
 
 def surroundings(**changes: Any) -> Surroundings:
@@ -95,6 +96,26 @@ def test_the_images_own_entrypoint_and_command_come_after_the_guard() -> None:
     assert service["entrypoint"] == ["/bin/sh", "/opt/driftguard/guard/version_guard.sh", "--"]
     assert service["command"] == ["/usr/bin/tini", "--", "python", "-m", "worker"]
     assert body({"variant": "ocr", "command": ["node", "x.js"]})["command"] == ["/usr/bin/tini", "--", "node", "x.js"]
+
+
+@pytest.mark.parametrize(("command", "rendered_as"), [
+    (["node", "dist/worker.js"], ["node", *NODE_GUARD, "dist/worker.js"]),
+    (["/usr/local/bin/node", "--enable-source-maps", "x.js"],
+     ["/usr/local/bin/node", *NODE_GUARD, "--enable-source-maps", "x.js"]),
+])
+def test_the_node_guard_comes_right_after_node(command: list[str], rendered_as: list[str]) -> None:
+    service = body({"command": command, "guard": "node"})
+    assert service["command"] == rendered_as
+    assert service["entrypoint"] == ["/usr/bin/python3", "-IS", "/opt/driftguard/guard/version_guard.py", "--"]
+    assert body({"variant": "ocr", "command": command, "guard": "node"})["command"] == [
+        "/usr/bin/tini", "--", *rendered_as]
+
+
+@pytest.mark.parametrize("command", [
+    ["npm", "start"], ["sh", "-c", "node x.js"], ["python", "-m", "node"], ["x/nodes"]])
+def test_the_node_guard_needs_node(command: list[str]) -> None:
+    with pytest.raises(DriftguardError, match="fleet demo, service extractor, key guard"):
+        body({"command": command, "guard": "node"})
 
 
 @pytest.mark.parametrize(("service", "around", "check"), [

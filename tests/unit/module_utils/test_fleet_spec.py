@@ -58,7 +58,7 @@ def test_every_key_is_read() -> None:
         "reservations": {"memory": "512M", "cpus": 0.1},
         "healthcheck": {"test": ["true"], "interval": "5s", "timeout": 2, "retries": 1, "start_period": 0},
         "stop_grace_period": "1m", "drain_time": 50, "volumes": ["data:/data:ro"], "tmpfs": ["/scratch"],
-        "networks": ["n"], "read_only": "no", "singleton": False,
+        "networks": ["n"], "read_only": "no", "singleton": False, "guard": "node",
     }
     assert set(full) == set(READERS)
     assert read(full) == Service(
@@ -66,7 +66,7 @@ def test_every_key_is_read() -> None:
         environment={"A": "1"}, secrets=("a", "b"), memory=1024 * MEBI, cpus=0.5, pids=99, reserved_memory=512 * MEBI,
         reserved_cpus=0.1, healthcheck=Healthcheck(("true",), 5, 2, 1, 0), stop_grace_period=60, drain_time=50,
         volumes=(Mount("volume", "data", "/data", True),), tmpfs=("/scratch",), networks=("n",), read_only=False,
-        singleton=False)
+        singleton=False, guard="node")
 
 
 def test_a_service_wins_over_the_defaults_and_environments_are_merged() -> None:

@@ -93,6 +93,23 @@ def test_what_is_no_problem(changes: dict[str, Any]) -> None:
     assert container_problem(container(**changes), wanted()) is None
 
 
+NODE_GUARD = ("--require", f"{GUARD}/version-guard.cjs")
+
+
+@pytest.mark.parametrize(("command", "right"), [
+    (("node", *NODE_GUARD, "dist/worker.js"), True),
+    (("/usr/bin/tini", "--", "node", *NODE_GUARD, "dist/worker.js"), True),
+    (("node", "dist/worker.js"), False),
+    (("node", "dist/worker.js", *NODE_GUARD), False),
+    (("node", "--require", "/tmp/version-guard.cjs", "dist/worker.js"), False),
+    (("sh", "-c", "node", *NODE_GUARD), False),
+])
+def test_the_node_guard_is_where_it_was_rendered(command: tuple[str, ...], right: bool) -> None:
+    problem = container_problem(container(command=command), wanted(node=True))
+    assert (problem is None) == right
+    assert right or (problem is not None and problem.verdict == verdicts.UNGUARDED)
+
+
 def test_the_graver_problem_is_named() -> None:
     both = container(status="exited", image_id=OLD_IMAGE, environment={}, entrypoint=(), health="unhealthy")
     assert (container_problem(both, wanted()) or pytest.fail("none")).verdict == verdicts.STOPPED
