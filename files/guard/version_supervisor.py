@@ -62,8 +62,10 @@ def _on_mistake(kind: Any, value: Any, trace: Any) -> None:
         trace = trace.tb_next
     where = os.path.basename(trace.tb_frame.f_code.co_filename) + ":" + str(trace.tb_lineno) if trace else "?"
     guard.say(
-        2, "FATAL: The supervisor has a mistake!", "  Expected: it to go on",
-        "  Found:    " + kind.__name__ + " at " + where + ": " + guard.shown(str(value)), "  Remedy:   report this line")
+        2, "FATAL: The supervisor has a mistake!",
+        "  Expected: it to go on",
+        "  Found:    " + kind.__name__ + " at " + where + ": " + guard.shown(str(value)),
+        "  Remedy:   report these lines")
     os._exit(EXIT_INTERNAL)
 
 

@@ -14,6 +14,7 @@ from .errors import DriftguardError
 from .fleet_rules import SHOWN_PROBLEMS, Problems, check_service
 from .fleet_values import Unfit, shown
 from .fleet_volumes import Mount, mount, tmpfs_path
+from .guard_command import EXEC, MODES
 from .names import FLEET_PATTERN, SERVICE_PATTERN, VARIANT_PATTERN
 
 # Of secrets, networks and volumes: what both compose and a file system take.
@@ -57,6 +58,7 @@ class Service:
     networks: tuple[str, ...] = ()
     read_only: bool = True
     singleton: bool = False
+    guard: str = EXEC
 
 
 Reader = Callable[[Any], Any]
@@ -145,6 +147,7 @@ READERS: dict[str, Reader] = {
     "networks": network_names,
     "read_only": values.boolean,
     "singleton": values.boolean,
+    "guard": values.choice(*MODES),
 }
 
 

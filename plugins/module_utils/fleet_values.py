@@ -106,6 +106,17 @@ def boolean(value: Any) -> bool:
     raise Unfit("true or false")
 
 
+def choice(*known: str) -> Callable[[Any], str]:
+    """Reader of one of some words."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise Unfit(" or ".join(known))
+        return str(value)
+
+    return read
+
+
 def text(value: Any) -> str:
     """Text that a process can be given: a scalar without NUL or lone surrogates, of less than 128 KiB.
 

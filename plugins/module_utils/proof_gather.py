@@ -14,6 +14,7 @@ from . import proof
 from .engine import Engine
 from .fleet_containers import Container, fleet_containers, image_facts
 from .fleet_spec import Service
+from .guard_command import entrypoint_of
 from .names import compose_project, repository_of
 from .redis_gateway import RedisGateway
 from .registrations import Snapshot
@@ -65,7 +66,8 @@ def wanted_services(
     return {
         name: Wanted(
             name, service.replicas, service.variant, ids[service.variant], sha, fits.release_id if fits else "",
-            retagged=moved[service.variant], guard=guard)
+            retagged=moved[service.variant], guard=guard,
+            entrypoint=entrypoint_of(fits, service.variant, service.guard))
         for name, service in services.items()}
 
 
