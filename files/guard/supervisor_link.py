@@ -190,7 +190,8 @@ class Listener(threading.Thread):
                 self._without_right(str(error))
                 return _WITHOUT_RIGHT_SECONDS
         except RedisFault:
-            pass
+            if not self._failures:
+                self._hint()  # the other connection is likely to be gone too
         self._failures += 1
         return backoff(self._failures)
 

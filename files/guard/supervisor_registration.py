@@ -9,6 +9,8 @@ import re
 import socket
 from datetime import datetime, timezone
 
+from supervisor_resp import RedisFault
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, List
@@ -118,8 +120,10 @@ class Registration:
         self._client.transaction([("DEL", self._key), ("ZREM", self._index, self._is.worker)])
 
     def _now(self) -> float:
-        seconds, microseconds = self._client.call("TIME")
-        return int(seconds) + int(microseconds) / 1000000
+        parts = self._client.call("TIME")
+        if not (isinstance(parts, list) and len(parts) == 2 and all(_is_number(part) for part in parts)):
+            raise RedisFault("a time that is none")
+        return int(parts[0]) + int(parts[1]) / 1000000
 
     def _record(self, state: str, now: float) -> List[List[Word]]:
         return [
@@ -144,6 +148,10 @@ class Registration:
 def timestamp(seconds: float) -> str:
     """ISO 8601 in UTC with milliseconds and Z, of seconds since the epoch."""
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_number(part: object) -> bool:
+    return isinstance(part, bytes) and part.isdigit() and len(part) <= 11
 
 
 def _text(path: str) -> str:

@@ -36,7 +36,9 @@ class ReplyError(RedisFault):
     def __init__(self, text: str, to_credentials: bool = False) -> None:
         super().__init__(text)
         self.code = text.split(" ", 1)[0]
-        self.refused = to_credentials or self.code in _REFUSALS
+        # What a transaction was discarded for is named in its error.
+        named = text.split(" ") if self.code == "EXECABORT" else [self.code]
+        self.refused = to_credentials or any(word in _REFUSALS for word in named)
 
 
 class TooLarge(RedisFault):
@@ -116,12 +118,11 @@ class Client:
         :raises ReplyError: the first error that the server names.
         """
         replies = self._ask([("MULTI",), *commands, ("EXEC",)])
-        for reply in replies:
-            _checked(reply)
-        if not isinstance(replies[-1], list):
-            raise RedisFault("a transaction without a result")
-        for reply in replies[-1]:
-            _checked(reply)
+        results = replies[-1] if isinstance(replies[-1], list) else [RedisFault("a transaction without a result")]
+        for reply in [*replies, *results]:
+            if isinstance(reply, RedisFault):
+                self.close()  # a half of it may be queued
+                raise reply
 
     def send(self, *words: Word) -> None:
         """Send a command whose answers :meth:`receive` gives."""

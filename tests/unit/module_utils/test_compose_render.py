@@ -77,8 +77,8 @@ def test_what_the_rollout_needs_of_it() -> None:
         networks=("common",))
     label = yaml.safe_load(made.text)["services"]["extractor"]["labels"]["io.driftguard.spec"]
     assert made.services == {"extractor": {
-        "variant": "base", "replicas": 2, "image": IMAGE_ID, "spec": label, "guard": "exec", "grace": 60, "memory": 2**26,
-        "networks": ["common", "own"], "paths": ["/a", "/b"]}}
+        "variant": "base", "replicas": 2, "image": IMAGE_ID, "spec": label, "guard": "exec", "grace": 60,
+        "memory": 2**26, "networks": ["common", "own"], "paths": ["/a", "/b"]}}
 
 
 def test_the_images_own_entrypoint_and_command_come_after_the_guard() -> None:
