@@ -127,9 +127,19 @@ class FleetRedis:
 
 
 class Fleet:
-    """One fleet under test."""
+    """One fleet under test.
 
-    def __init__(self, directory: Path, redis: FleetRedis, base: str, services: dict[str, Any] | None = None) -> None:
+    :param application: the directory that becomes its repository.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        redis: FleetRedis,
+        base: str,
+        services: dict[str, Any] | None = None,
+        application: Path = PROBE,
+    ) -> None:
         self.name = f"t{uuid4().hex[:8]}"
         self.redis = redis
         self.directory = directory
@@ -157,7 +167,7 @@ class Fleet:
             **SETTINGS,
         }
         directory.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(PROBE, self.repository)
+        shutil.copytree(application, self.repository)
         self.git("init", "-q", "-b", "main")
         self.commit()
 
@@ -345,10 +355,14 @@ def fleet_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetRedis
 
 @contextmanager
 def some_fleet(
-    directory: Path, redis: FleetRedis, base: str, services: dict[str, Any] | None = None
+    directory: Path,
+    redis: FleetRedis,
+    base: str,
+    services: dict[str, Any] | None = None,
+    application: Path = PROBE,
 ) -> Iterator[Fleet]:
     """A fleet that is gone, with everything it made, in the end."""
-    made = Fleet(directory / "fleet", redis, base, services)
+    made = Fleet(directory / "fleet", redis, base, services, application)
     try:
         yield made
     finally:
