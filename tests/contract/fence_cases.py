@@ -40,7 +40,8 @@ class Decision:
         return RUNNING_STATES[self.then]
 
 
-DECISIONS = [Decision(*row[:4], tuple(row[4])) for row in FENCE["decisions"]]
+DECISIONS = [
+    Decision(before, host, fleet, then, tuple(problems)) for before, host, fleet, then, problems in FENCE["decisions"]]
 NEW, OLD = "settled on new", "settled on old"
 # What a record holds so that an instance of the new release finds it so; None: there is no such file or key.
 RECORDS: dict[str, str | None] = {

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -18,7 +19,8 @@ ENGINE = ("plugins/module_utils/engine.py", "plugins/module_utils/engine_images.
 REDIS = "plugins/module_utils/redis_gateway.py"
 # The one place of each side where whatever went wrong becomes fail_json, or an exit status.
 BOUNDARIES = ("plugins/module_utils/module_base.py", "files/worker/src/driftguard_worker/process.py")
-GUARD = "files/guard/version_guard.py"
+GUARD = "files/guard/"
+GUARD_MODULES = {Path(path).stem for path in below(GUARD, suffix=".py")}
 WORKER = "files/worker/"
 PLUGINS = "plugins/"
 
@@ -56,8 +58,13 @@ def test_worker_and_plugins_never_import_each_other() -> None:
 
 
 def test_the_guard_needs_only_the_standard_library() -> None:
-    top = {name.partition(".")[0] for name in source.imported(read(GUARD))}
-    assert top - set(sys.stdlib_module_names) == set()
+    allowed = set(sys.stdlib_module_names) | GUARD_MODULES
+    for path in below(GUARD, suffix=".py"):
+        assert {name.partition(".")[0] for name in source.imported(read(path))} - allowed == set(), path
+
+
+def test_the_plain_guard_loads_nothing_of_the_supervisor() -> None:
+    assert not {name.partition(".")[0] for name in source.imported(read(f"{GUARD}version_guard.py"))} & GUARD_MODULES
 
 
 def test_nothing_catches_everything_but_the_boundaries() -> None:

@@ -79,7 +79,7 @@ class Supervised:
     def key(self) -> str:
         """Key of its registration."""
         service, _colon, instance = self.member.partition(":")
-        return KEYS["registration"].replace("<service>", service).replace("<instance>", instance)
+        return str(KEYS["registration"]).replace("<service>", service).replace("<instance>", instance)
 
     def said(self, text: str, number: int = 1, seconds: float = 10) -> str:
         """Wait for the n-th line with some text."""

@@ -24,7 +24,7 @@ app.conf.update(
 )
 
 
-@app.task
+@app.task  # type: ignore[untyped-decorator]
 def work(name: str, seconds: float = 0.0) -> None:
     """Leave marks when it begins and when it is done."""
     marks = redis.Redis.from_url(URL)
