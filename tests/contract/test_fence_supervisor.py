@@ -93,6 +93,7 @@ def test_at_the_start(redis: RedisServer, tmp_path: Path, row: Decision) -> None
     with supervised(tmp_path, {"REDIS_URL": redis.url}, record=record) as worker:
         wait_until(lambda: holds(worker, row), f"{row}; it said:\n{worker.text}")
         assert "at work" not in worker.text or row.then == "run"
+        assert ("unreachable" in worker.text) == (row.fleet == "unreachable"), "nothing is said before Redis was asked"
         if row.fleet == "unreachable":
             redis.start()
         if row.then == "park":

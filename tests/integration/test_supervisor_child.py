@@ -15,6 +15,7 @@ from typing import Any, Mapping
 
 import pytest
 from contract.fence_cases import RECORDS
+from contract.guard_programs import Guard, all_guards
 from support.redis_server import RedisServer, wait_until
 from support.supervisor_process import KEYS, PYTHON, Supervised, processes_of, supervised
 
@@ -41,6 +42,18 @@ def python(text: str) -> tuple[str, ...]:
 def gone(worker: Supervised, redis: RedisServer) -> bool:
     with redis.client() as client:
         return not client.exists(worker.key) and not client.zrank(KEYS["workers"], worker.member)
+
+
+@pytest.mark.parametrize("guard", [guard for guard in all_guards() if guard.is_python], ids=lambda guard: guard.name)
+def test_under_every_python(redis: RedisServer, tmp_path: Path, guard: Guard) -> None:
+    with supervised(tmp_path, {"REDIS_URL": redis.url}, python=guard.interpreter[0]) as worker:
+        worker.said("at work")
+        publish(redis, REFUSED)
+        worker.registers(redis, "fenced")
+        publish(redis, ALLOWED)
+        worker.said("at work", 2)
+        assert worker.stop() == 0
+        assert gone(worker, redis)
 
 
 @pytest.mark.parametrize(("text", "status"), [
@@ -76,7 +89,7 @@ files = sorted(os.listdir("/proc/self/fd"))
 environ = open("/proc/self/environ", "rb").read().decode("latin-1")
 print("SEEN", json.dumps([sys.argv, sorted(environ.split("\\0")), list(blocked), ignored, files, os.getcwd()]))
 """
-    odd = {"ODD-name": "x", "LATIN": "\udce9", "PYTHONPATH": "/nowhere", "EMPTY": ""}
+    odd = {"TEST_MARK": "same", "ODD-name": "x", "LATIN": "\udce9", "PYTHONPATH": "/nowhere", "EMPTY": ""}
     command = (*python(text), "two words", "", "*", "$(id)", "a\nb")
 
     def seen(options: Mapping[str, Any]) -> Any:
@@ -125,11 +138,10 @@ def test_what_a_stopped_command_leaves_behind_is_ended_too(redis: RedisServer, t
     text = "(trap 'echo told; exit 0' TERM; while :; do sleep 0.05; done) & echo at work; exec sleep 1000"
     with supervised(tmp_path, {"REDIS_URL": redis.url}, command=("sh", "-c", text)) as worker:
         worker.said("at work")
-        left = worker.children
-        assert len(left) >= 2
+        assert len(worker.relatives) >= 2
         assert worker.stop() == 143
         assert "told" in worker.text
-        assert not [pid for pid in left if os.path.exists(f"/proc/{pid}")]
+        assert worker.relatives == []
 
 
 @pytest.mark.parametrize("environment", [{}, {"REDIS_URL": "redis://127.0.0.1:1/0"}], ids=["parked", "waiting"])
@@ -231,7 +243,7 @@ def test_fenced_whatever_it_does(redis: RedisServer, tmp_path: Path, name: str) 
         worker.said("at work")
         publish(redis, REFUSED)
         worker.registers(redis, "fenced")
-        assert processes_of(worker.process.pid) == []
+        assert worker.relatives == []
         assert worker.health()[0] == 503
         publish(redis, ALLOWED)
         worker.said("at work", 2)
@@ -287,10 +299,9 @@ def test_a_second_sigterm_is_the_commands_own_matter(redis: RedisServer, tmp_pat
 def test_a_daemon_ends_with_the_command_that_left_it(redis: RedisServer, tmp_path: Path) -> None:
     text = "(setsid sleep 1000 &) ; sleep 0.3; exit 4"
     with supervised(tmp_path, {"REDIS_URL": redis.url}, command=("sh", "-c", text)) as worker:
-        wait_until(lambda: len(worker.children) >= 2, "the daemon")
-        left = worker.children
+        wait_until(lambda: len(worker.relatives) >= 2, "the daemon")
         assert worker.ended() == 4
-        assert not [pid for pid in left if os.path.exists(f"/proc/{pid}")]
+        assert worker.relatives == []
 
 
 def test_a_killed_supervisor_takes_its_command_along(redis: RedisServer, tmp_path: Path) -> None:

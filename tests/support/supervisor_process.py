@@ -15,6 +15,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
+from uuid import uuid4
 
 from contract.guard_cases import CONTRACT, FIXTURES, GUARDS
 
@@ -38,14 +39,14 @@ class Supervised:
 
     :param place: for its files. :param environment: its variables beside :data:`BASIC`; None takes one away.
     :param record: text of the host record; a directory for one is then mounted, empty with an empty text.
-    :param wrapper: what starts it. :param options: of the guard.
+    :param wrapper: what starts it. :param options: of the guard. :param python: its interpreter.
     :param output: a descriptor for what it says, to read nothing of it here.
     """
 
     def __init__(
         self, place: Path, environment: Mapping[str, str | None], command: Sequence[str] = WORK,
         record: str | None = None, wrapper: Sequence[str] = (), options: Sequence[str] = ("--supervise",),
-        output: int = subprocess.PIPE,
+        output: int = subprocess.PIPE, python: str = PYTHON,
     ) -> None:
         place.mkdir(parents=True, exist_ok=True)
         self.image, self.record = place / "image.json", place / "record" / "guard.json"
@@ -55,8 +56,10 @@ class Supervised:
             self.record.parent.mkdir(exist_ok=True)
             self.write_record(record)
             files += ["--record", str(self.record.parent)]
-        values = {**BASIC, "PATH": os.environ["PATH"], **environment}
-        guard = [PYTHON, "-IS", str(GUARDS / "version_guard.py"), *options]
+        mark = uuid4().hex
+        self._mark = f"TEST_MARK={mark}".encode()
+        values = {**BASIC, "PATH": os.environ["PATH"], "TEST_MARK": mark, **environment}
+        guard = [python, "-IS", str(GUARDS / "version_guard.py"), *options]
         self.output: list[str] = []
         self.process = subprocess.Popen(
             [*wrapper, *guard, *files, "--", *command], stdin=subprocess.DEVNULL, stdout=output,
@@ -137,6 +140,20 @@ class Supervised:
         """Everything that descends from it and isn't a zombie."""
         return processes_of(self.process.pid)
 
+    @property
+    def relatives(self) -> list[int]:
+        """Everything that was ever started below it and still runs, wherever it hangs by now: they share its mark."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                mine = self._mark in (entry / "environ").read_bytes().split(b"\0")
+                state = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if mine and state not in "ZX" and int(entry.name) != self.process.pid:
+                found.append(int(entry.name))
+        return found
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor."""
         self.process.send_signal(number)
@@ -182,7 +199,7 @@ def supervised(place: Path, environment: Mapping[str, str | None], **arguments: 
     try:
         yield made
     finally:
-        left = made.children
+        left = made.relatives
         if made.process.poll() is None:
             made.process.kill()
         for pid in left:
