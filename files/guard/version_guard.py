@@ -39,9 +39,13 @@ MAX_FILE_BYTES = 65536
 MAX_ALLOWED = 32
 MAX_GENERATION = 10**15
 EXIT_REFUSED, EXIT_USAGE, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND = 1, 64, 126, 127
-USAGE = """usage: version_guard [--check] [--record DIR] [--image-file FILE] -- COMMAND [ARG...]
+FLAGS = ("--help", "--check", "--supervise", "--health")
+USAGE = """usage: version_guard [--check | --supervise] [--record DIR] [--image-file FILE] -- COMMAND [ARG...]
+       version_guard --health
 Proves that this worker may start here, then becomes COMMAND.
   --check            check only; COMMAND may be left out
+  --supervise        stay as COMMAND's parent: register it, and stop it when its release is no longer allowed
+  --health           ask a supervisor on this machine how it is: exit status 0 or 1
   --record DIR       directory of the host record (default: /opt/driftguard/guard, else beside the guard)
   --image-file FILE  file baked into the image (default: /etc/driftguard/image.json)
 Exit status: 1 refused, 64 wrong usage, 126 command not executable, 127 command not found, else the command's own.
@@ -90,7 +94,7 @@ def run_startup_guards(
 def _guard(
     environment: Mapping[str, str], command: Sequence[str], image_file: str, record_directory: Optional[str],
 ) -> None:
-    directory = _record_directory() if record_directory is None else record_directory
+    directory = find_record() if record_directory is None else record_directory
     production = "production" in (environment.get("WORKER_ENV"), environment.get("NODE_ENV"))
     report = Report(production or directory is not None)
     _check_runner(report, environment, command)
@@ -106,7 +110,7 @@ def _guard(
         say(1, "Version not enforced outside production")
 
 
-def _record_directory() -> Optional[str]:
+def find_record() -> Optional[str]:
     """Where the host record has to be; None where no host record is mounted."""
     if os.path.lexists(GUARD_MOUNT):
         return GUARD_MOUNT
@@ -142,7 +146,7 @@ def _check_versions(
     report: Report, sha: Optional[str], expected: Optional[str], image_file: str, directory: Optional[str],
 ) -> None:
     """Rules 2 to 5; outside production the first violation ends them, since the later ones would only repeat it."""
-    image, problem = _load(image_file, parse_image)
+    image, problem = load(image_file, parse_image)
     unstamped = problem == "missing" and directory is None
     if sha is None or not _is_hex(sha, 40):
         _refuse_sha(report, sha)
@@ -207,7 +211,7 @@ def _refuse_mismatch(report: Report, sha: str, expected: str) -> None:
 
 def _check_record(report: Report, directory: str, own: str) -> None:
     path = directory + "/" + RECORD_FILES[0]
-    allowed, problem = _load(path, parse_record)
+    allowed, problem = load(path, parse_record)
     if allowed is None:
         report.refuse(
             "Host record is " + problem + "!",
@@ -224,7 +228,7 @@ def _check_record(report: Report, directory: str, own: str) -> None:
             "  Remedy:   recreate the container from an allowed release, or deploy this image's commit to this host")
 
 
-def _load(path: str, parse: Callable[[bytes], Any]) -> Tuple[Any, str]:
+def load(path: str, parse: Callable[[bytes], Any]) -> Tuple[Any, str]:
     """What parse makes of a file, and "" - or None, and what is wrong: missing, unreadable or malformed."""
     try:
         if os.path.lexists(path) and not os.path.isfile(path):
@@ -380,14 +384,36 @@ def main(arguments: Sequence[bytes]) -> int:
     if "--help" in options:
         os.write(1, USAGE.encode("ascii"))
         return 0
+    if not fault and "--health" in options:
+        return int(_beside("supervisor_health").ask(initial_environment()))
     if fault or not (command or "--check" in options):
         os.write(2, ("version_guard: " + (fault or "no command after --") + "\n" + USAGE).encode("ascii"))
         return EXIT_USAGE
-    environment = _initial_environment()
+    environment = initial_environment()
     texts = {_bytes_as_text(name): _bytes_as_text(environment[name]) for name in environment}
     words = [_bytes_as_text(word) for word in command]
     _guard(texts, words, options.get("--image-file", IMAGE_FILE), options.get("--record"))
-    return 0 if "--check" in options else _become(command, environment)
+    if "--check" in options:
+        return 0
+    if "--supervise" in options:
+        return int(_beside("version_supervisor").supervise(
+            command, environment, options.get("--image-file", IMAGE_FILE), options.get("--record") or find_record()))
+    return become(command, environment)
+
+
+def _beside(name: str) -> Any:
+    """A module that lies beside this file: -I takes the script's own directory out of the search path."""
+    sys.modules.setdefault("version_guard", sys.modules[__name__])
+    sys.dont_write_bytecode = True
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    try:
+        return __import__(name)
+    except ImportError as error:
+        say(2, "FATAL: The supervisor can't be loaded!",
+            "  Expected: its files beside the guard, and a Python with its standard library",
+            "  Found:    " + shown(str(error)),
+            "  Remedy:   deploy to this host again; use guard: exec for an image with less than that")
+        raise SystemExit(EXIT_REFUSED) from None
 
 
 def _parse(arguments: Sequence[bytes]) -> Tuple[Mapping[str, str], Sequence[bytes], str]:
@@ -396,7 +422,7 @@ def _parse(arguments: Sequence[bytes]) -> Tuple[Mapping[str, str], Sequence[byte
     rest = list(arguments)
     while rest and rest[0] != b"--":
         option = _bytes_as_text(rest.pop(0))
-        if option in ("--help", "--check"):
+        if option in FLAGS:
             options[option] = ""
         elif option in ("--record", "--image-file") and rest:
             options[option] = os.fsdecode(rest.pop(0))
@@ -405,7 +431,7 @@ def _parse(arguments: Sequence[bytes]) -> Tuple[Mapping[str, str], Sequence[byte
     return options, rest[1:], ""
 
 
-def _initial_environment() -> dict[bytes, bytes]:
+def initial_environment() -> dict[bytes, bytes]:
     """The environment the process was given: Python itself may have added LC_CTYPE to os.environ (PEP 538)."""
     try:
         with open("/proc/self/environ", "rb") as file:
@@ -415,7 +441,7 @@ def _initial_environment() -> dict[bytes, bytes]:
     return {entry.partition(b"=")[0]: entry.partition(b"=")[2] for entry in entries if b"=" in entry}
 
 
-def _become(command: Sequence[bytes], environment: Mapping[bytes, bytes]) -> int:
+def become(command: Sequence[bytes], environment: Mapping[bytes, bytes]) -> int:
     """Replace this process by the command; returns 126 or 127, as a shell would, where that is impossible."""
     import _signal  # type: ignore[import-not-found]  # noqa: PLC0415 - "signal" costs an enum
 

@@ -11,7 +11,8 @@ from .code_paths import code_paths, covered_code
 from .dev_runners import find_runner
 from .errors import DriftguardError
 from .fleet_spec import Service
-from .release_info import VariantImage
+from .guard_command import SUPERVISE
+from .release_info import GUARD_PYTHON, VariantImage
 
 # The guards read it for development runners too.
 OPTION_VARIABLE = "NODE_OPTIONS"
@@ -20,7 +21,8 @@ OPTION_VARIABLE = "NODE_OPTIONS"
 def check_against_image(fleet: str, service: Service, image: VariantImage) -> None:
     """Refuse a service that its image can't be.
 
-    :raises DriftguardError: no command, a development runner, or a mount (also the image's ``VOLUME``) over the code.
+    :raises DriftguardError: no command, a supervisor without Python, a development runner, or a mount (also the
+        image's ``VOLUME``) over the code.
     """
     subject = f"fleet {fleet}, service {service.name}"
     command = [*image.entrypoint, *(service.command or image.cmd)]
@@ -28,6 +30,10 @@ def check_against_image(fleet: str, service: Service, image: VariantImage) -> No
         raise DriftguardError(
             f"{subject}, key command", "a command here or in the image", "neither",
             "set command, or give the image a CMD")
+    if service.guard == SUPERVISE and image.guard != GUARD_PYTHON:
+        raise DriftguardError(
+            f"{subject}, key guard", "exec, since the image has no full Python", SUPERVISE,
+            "set guard: exec, or put Python 3.8 or later with its standard library into the image")
     _check_runners(subject, {
         "key command": command, f"environment {OPTION_VARIABLE}": [service.environment.get(OPTION_VARIABLE, "")]})
     targets = [*(mount.target for mount in service.volumes), *service.tmpfs, *image.volumes]

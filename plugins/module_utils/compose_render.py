@@ -14,8 +14,9 @@ from typing import Any, Mapping, Optional
 from .compose_checks import check_against_image
 from .compose_yaml import escaped, to_yaml
 from .errors import DriftguardError
-from .fleet_spec import Healthcheck, Service
+from .fleet_spec import Service
 from .fleet_values import size_text
+from .guard_command import NODE, SUPERVISE, guard_command, health_command
 from .names import (
     GUARD_MOUNT,
     LABEL_FLEET,
@@ -25,7 +26,7 @@ from .names import (
     compose_project,
     guard_directory,
 )
-from .node_guard import NODE_GUARD, with_node_guard
+from .node_guard import with_node_guard
 from .release_info import VariantImage
 
 # Ends where a secret's name can't go on, so that no file passes for one whose name it begins. Ahead, so that matches
@@ -91,7 +92,8 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
         document["services"][name] = body
         desired[name] = {
             "variant": service.variant, "replicas": service.replicas, "image": image.image if image else None,
-            "spec": mark if image else None, "grace": service.stop_grace_period, "memory": service.memory,
+            "spec": mark if image else None, "guard": service.guard, "grace": service.stop_grace_period,
+            "memory": service.memory,
             # What has to be there before anything is stopped: compose would only notice afterwards.
             "networks": sorted({*around.networks, *service.networks}),
             "paths": sorted(mount.source for mount in service.volumes if mount.kind == "bind"),
@@ -105,7 +107,7 @@ def _service(around: Surroundings, service: Service, image: Optional[VariantImag
     body: dict[str, Any] = {
         "image": image.image if image else UNKNOWN_IMAGE,
         "pull_policy": "never",
-        "entrypoint": _guard_command(image),
+        "entrypoint": guard_command(image, service.guard) if image else [UNKNOWN_IMAGE],
         "command": _command(around, service, image),
         "environment": _environment(around, service),
         "restart": "always",
@@ -118,7 +120,7 @@ def _service(around: Surroundings, service: Service, image: Optional[VariantImag
         "logging": LOG_ROTATION,
         "volumes": [_guard_mount(around)] + [_volume(mount) for mount in service.volumes],
     }
-    health = _health(around, service.healthcheck, image)
+    health = _health(around, service, image)
     if health:
         body["healthcheck"] = health
     names = _secret_names(around, service)
@@ -131,18 +133,9 @@ def _service(around: Surroundings, service: Service, image: Optional[VariantImag
     return body
 
 
-def _guard_command(image: Optional[VariantImage]) -> list[str]:
-    if image is None:
-        return [UNKNOWN_IMAGE]
-    if image.guard == "python":
-        # -I and -S: neither the environment nor site-packages can put another module in the guard's way.
-        return [image.guard_program, "-IS", f"{GUARD_MOUNT}/version_guard.py", "--"]
-    return [image.guard_program, f"{GUARD_MOUNT}/version_guard.sh", "--"]
-
-
 def _command(around: Surroundings, service: Service, image: Optional[VariantImage]) -> list[str]:
     words = list((image.entrypoint if image else [])) + list(service.command or (image.cmd if image else []))
-    if service.guard == NODE_GUARD and image is not None:
+    if service.guard == NODE and image is not None:
         return with_node_guard(f"fleet {around.fleet}, service {service.name}", words)
     return words
 
@@ -183,14 +176,16 @@ def _volume(mount: Any) -> dict[str, Any]:
     return body
 
 
-def _health(
-    around: Surroundings, health: Optional[Healthcheck], image: Optional[VariantImage],
-) -> Optional[dict[str, Any]]:
+def _health(around: Surroundings, service: Service, image: Optional[VariantImage]) -> Optional[dict[str, Any]]:
+    health = service.healthcheck
     if health is None:
         return {"disable": True}
-    if not health.test and not (image and image.healthcheck):
+    test = health.test
+    if not test and image and not image.healthcheck and service.guard == SUPERVISE:
+        test = tuple(health_command(image))
+    if not test and not (image and image.healthcheck):
         return None
-    body: dict[str, Any] = {"test": ["CMD", *health.test]} if health.test else {}
+    body: dict[str, Any] = {"test": ["CMD", *test]} if test else {}
     body.update(
         interval=f"{health.interval}s", timeout=f"{health.timeout}s", retries=health.retries,
         start_period=f"{health.start_period}s")

@@ -14,8 +14,8 @@ from .errors import DriftguardError
 from .fleet_rules import SHOWN_PROBLEMS, Problems, check_service, check_volumes
 from .fleet_values import Unfit, shown
 from .fleet_volumes import Mount, mount, tmpfs_path
+from .guard_command import EXEC, MODES
 from .names import FLEET_PATTERN, SERVICE_PATTERN, VARIANT_PATTERN
-from .node_guard import NODE_GUARD
 
 # Of secrets, networks and volumes: what both compose and a file system take.
 PLAIN_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
@@ -58,7 +58,7 @@ class Service:
     networks: tuple[str, ...] = ()
     read_only: bool = True
     singleton: bool = False
-    guard: str = "exec"
+    guard: str = EXEC
 
 
 Reader = Callable[[Any], Any]
@@ -147,7 +147,7 @@ READERS: dict[str, Reader] = {
     "networks": network_names,
     "read_only": values.boolean,
     "singleton": values.boolean,
-    "guard": values.one_of("exec", NODE_GUARD),
+    "guard": values.choice(*MODES),
 }
 
 

@@ -106,6 +106,17 @@ def boolean(value: Any) -> bool:
     raise Unfit("true or false")
 
 
+def choice(*known: str) -> Callable[[Any], str]:
+    """Reader of one of some words."""
+
+    def read(value: Any) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise Unfit(" or ".join(known))
+        return str(value)
+
+    return read
+
+
 def text(value: Any) -> str:
     """Text that a process can be given: a scalar without NUL or lone surrogates, of less than 128 KiB.
 
@@ -161,17 +172,6 @@ def environment(value: Any) -> dict[str, str]:
         if not isinstance(name, str) or not _ENVIRONMENT_NAME.match(name):
             raise Unfit(f"variable names of letters, digits and underscores (not {shown(name)})")
     return {str(name): text(content) for name, content in value.items()}
-
-
-def one_of(*words: str) -> Callable[[Any], str]:
-    """Reader of one of some words."""
-
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value not in words:
-            raise Unfit(f"one of {', '.join(words)}")
-        return str(value)
-
-    return read
 
 
 def shown(value: Any) -> str:

@@ -10,7 +10,6 @@ from typing import Optional, Sequence
 from .errors import DriftguardError
 from .names import GUARD_MOUNT
 
-NODE_GUARD = "node"
 REQUIRE = ("--require", f"{GUARD_MOUNT}/version-guard.cjs")
 # Programs that become the command behind them, with nothing in between.
 _BECOMES = (("docker-entrypoint.sh",), ("tini", "--"), ("tini",), ("dumb-init", "--"), ("dumb-init",))

@@ -14,8 +14,8 @@ from . import proof
 from .engine import Engine
 from .fleet_containers import Container, fleet_containers, image_facts
 from .fleet_spec import Service
+from .guard_command import NODE, entrypoint_of
 from .names import compose_project, repository_of
-from .node_guard import NODE_GUARD
 from .redis_gateway import RedisGateway
 from .registrations import Snapshot
 from .release_info import Release, VariantImage
@@ -66,7 +66,8 @@ def wanted_services(
     return {
         name: Wanted(
             name, service.replicas, service.variant, ids[service.variant], sha, fits.release_id if fits else "",
-            retagged=moved[service.variant], guard=guard, node=service.guard == NODE_GUARD)
+            retagged=moved[service.variant], guard=guard, node=service.guard == NODE,
+            entrypoint=entrypoint_of(fits, service.variant, service.guard))
         for name, service in services.items()}
 
 

@@ -31,6 +31,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
+from .guard_command import EXEC, NODE, entrypoint_of
 from .host_files import read_text
 from .host_record import HostRecords
 from .host_secrets import HostSecrets
@@ -196,6 +197,9 @@ class Rollout:
                 memory=int(service["memory"]),
                 spec=service["spec"],
                 guard=guard_directory(str(self._root)),
+                # Revisions from before the key know only one way.
+                entrypoint=entrypoint_of(release, str(service["variant"]), str(service.get("guard", EXEC))),
+                node=service.get("guard") == NODE,
             )
             for name, service in services.items()
         }

@@ -11,6 +11,7 @@ from typing import Optional
 
 from .code_paths import changed_code, code_paths, covered_code
 from .fleet_containers import RUNNING, Container
+from .guard_command import is_guard_command
 from .names import GUARD_MOUNT
 from .node_guard import has_node_guard
 
@@ -48,6 +49,8 @@ class Wanted:
     :param memory: limit in bytes, None to leave unchecked; likewise the spec hash.
     :param guard: directory of the fleet's guards on the host, empty to leave unchecked.
     :param node: whether its Node has to load the Node guard as well.
+    :param entrypoint: how the guard has to be started; empty where the image isn't known: then any way that it is
+        rendered in.
     """
 
     service: str
@@ -59,6 +62,7 @@ class Wanted:
     memory: Optional[int] = None
     spec: Optional[str] = None
     guard: str = ""
+    entrypoint: tuple[str, ...] = ()
     retagged: str = ""
     node: bool = False
 
@@ -134,9 +138,11 @@ def _environment(container: Container, wanted: Wanted) -> Optional[Problem]:
 
 
 def _guard(container: Container, wanted: Wanted) -> Optional[Problem]:
-    guarded = any(word.startswith(f"{GUARD_MOUNT}/version_guard.") for word in container.entrypoint)
-    if not guarded or GUARD_MOUNT not in container.mounts:
+    if not is_guard_command(container.entrypoint) or GUARD_MOUNT not in container.mounts:
         return Problem(UNGUARDED, "started without the guard", _redeploy(container))
+    if wanted.entrypoint and container.entrypoint != wanted.entrypoint:
+        return Problem(
+            UNGUARDED, f"its guard was started otherwise than as {' '.join(wanted.entrypoint)}", _redeploy(container))
     if wanted.node and not has_node_guard(container.command):
         return Problem(UNGUARDED, "its Node was started without the Node guard", _redeploy(container))
     if wanted.guard and os.path.normpath(container.guard) != os.path.normpath(wanted.guard):

@@ -13,6 +13,7 @@ from . import verdicts
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_spec import Service, placed, read_services
+from .guard_command import EXEC
 from .host_record import HostRecords
 from .module_base import FailedResult, Result
 from .names import guard_directory
@@ -87,7 +88,9 @@ def _services(options: Mapping[str, Any], revision: Optional[Revision]) -> dict[
             "option services", "the fleet's services, or a proved revision that has them", "neither",
             "give services, or deploy first")
     return {
-        name: Service(name, variant=str(facts["variant"]), replicas=int(facts["replicas"]))
+        # Revisions from before the key know only one way.
+        name: Service(
+            name, variant=str(facts["variant"]), replicas=int(facts["replicas"]), guard=str(facts.get("guard", EXEC)))
         for name, facts in revision.services.items()}
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -13,17 +12,21 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from contract.guard_cases import CONTRACT
 from support.fleet import PROJECT
 from support.role_run import LOCAL, Ansible
 
 SOURCE = PROJECT / "files" / "guard"
-CONTRACT = json.loads((SOURCE / "contract.json").read_text(encoding="utf-8"))["names"]
-NAMES: tuple[str, ...] = tuple(CONTRACT["guardFiles"])
+NAMES: tuple[str, ...] = tuple(CONTRACT["names"]["guardFiles"])
 
 
 def edit(guards: Path) -> None:
     with (guards / NAMES[0]).open("a") as stream:
         stream.write("import os; os._exit(0)\n")
+
+
+def loosen(guards: Path) -> None:
+    (guards / "supervisor_fence.py").write_text("def decide(*_): return 'run', []\n")
 
 
 def link(guards: Path) -> None:
@@ -33,6 +36,8 @@ def link(guards: Path) -> None:
 
 CHANGES: dict[str, Callable[[Path], None]] = {
     "edited": edit,
+    "edited supervisor": loosen,
+    "removed supervisor": lambda guards: (guards / "version_supervisor.py").unlink(),
     "removed": lambda guards: (guards / NAMES[0]).unlink(),
     "writable by all": lambda guards: (guards / NAMES[1]).chmod(0o777),
     "owned by a worker": lambda guards: os.chown(guards / NAMES[0], 10001, 10001),

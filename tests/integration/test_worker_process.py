@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certificates import make_certificates
 from support.redis_server import RedisServer, running_redis, wait_until
 from support.worker_process import SOURCE, running_worker
 
@@ -269,18 +270,6 @@ def test_tls_verifies_the_server(tmp_path: Path) -> None:
         with running_worker({"REDIS_URL": server.url}) as worker:
             assert "certificate verify failed" in worker.event("redis doesn't answer")["found"]
             assert worker.stop() == 0
-
-
-def make_certificates(place: Path) -> None:
-    """A certificate authority, and a certificate of it for 127.0.0.1."""
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    # With what Python 3.13 demands of certificates (RFC 5280).
-    authority = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-    server = ["-CA", "ca.crt", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
-    server += ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "authorityKeyIdentifier=keyid"]
-    for name, more in (("ca", authority), ("server", server)):
-        files = ["-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}"]
-        subprocess.run([*make, *files, *more], cwd=place, check=True, capture_output=True)
 
 
 def test_wrong_settings_are_all_named() -> None:

@@ -19,7 +19,7 @@ LONGEST = 50
 FILE = 300
 # Tests may be longer: cases that belong together stay together. The guard is one file by its contract: it is mounted
 # into containers and run by an interpreter that finds nothing else.
-LONGER = {"tests/": 400, "files/guard/version_guard.py": 450}
+LONGER = {"tests/": 400, "files/guard/version_guard.py": 470}
 CODE = ("plugins/", "files/", "tools/")
 PYTHON = (*CODE, "tests/", "molecule/")
 

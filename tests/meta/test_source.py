@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -22,7 +23,8 @@ BOUNDARIES = (
     "files/worker/src/driftguard_worker/process.py",
     "files/worker/src/driftguard_worker/consumer.py",
 )
-GUARD = "files/guard/version_guard.py"
+GUARD = "files/guard/"
+GUARD_MODULES = {Path(path).stem for path in below(GUARD, suffix=".py")}
 WORKER = "files/worker/"
 PLUGINS = "plugins/"
 
@@ -60,8 +62,13 @@ def test_worker_and_plugins_never_import_each_other() -> None:
 
 
 def test_the_guard_needs_only_the_standard_library() -> None:
-    top = {name.partition(".")[0] for name in source.imported(read(GUARD))}
-    assert top - set(sys.stdlib_module_names) == set()
+    allowed = set(sys.stdlib_module_names) | GUARD_MODULES
+    for path in below(GUARD, suffix=".py"):
+        assert {name.partition(".")[0] for name in source.imported(read(path))} - allowed == set(), path
+
+
+def test_the_plain_guard_loads_nothing_of_the_supervisor() -> None:
+    assert not {name.partition(".")[0] for name in source.imported(read(f"{GUARD}version_guard.py"))} & GUARD_MODULES
 
 
 def test_nothing_catches_everything_but_the_boundaries() -> None:

@@ -86,7 +86,10 @@ def container(container_id: str = CONTAINER_ID, **changes: Any) -> Container:
 
 def wanted(service: str = "extractor", replicas: int = 1, **changes: Any) -> Wanted:
     """What :func:`container` is."""
-    made = Wanted(service, replicas, "base", IMAGE_ID, SHA, RELEASE_ID, memory=2**26, spec="spec1", guard=GUARD)
+    entrypoint = ("/usr/bin/python3", "-IS", "/opt/driftguard/guard/version_guard.py", "--")
+    made = Wanted(
+        service, replicas, "base", IMAGE_ID, SHA, RELEASE_ID, memory=2**26, spec="spec1", guard=GUARD,
+        entrypoint=entrypoint)
     return replace(made, **changes)
 
 

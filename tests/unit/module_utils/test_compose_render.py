@@ -58,8 +58,7 @@ def test_a_service_is_hardened_guarded_and_limited() -> None:
             "BULLMQ_PREFIX": "demo", "EXPECTED_GIT_SHA": SHA, "NODE_ENV": "production",
             "REDIS_URL": "redis://redis:6379/0",
             "WORKER_CONCURRENCY": "1", "WORKER_DRAIN_SECONDS": "20", "WORKER_ENV": "production",
-            "WORKER_FLEET": "demo", "WORKER_HOST": "host1",
-            "WORKER_TYPE": "extractor"},
+            "WORKER_FLEET": "demo", "WORKER_HOST": "host1", "WORKER_TYPE": "extractor"},
         "tmpfs": ["/tmp"], "stop_grace_period": "30s",
         "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
         "volumes": [{
@@ -79,9 +78,8 @@ def test_what_the_rollout_needs_of_it() -> None:
         networks=("common",))
     label = yaml.safe_load(made.text)["services"]["extractor"]["labels"]["io.driftguard.spec"]
     assert made.services == {"extractor": {
-        "variant": "base", "replicas": 2, "image": IMAGE_ID, "spec": label, "grace": 60, "memory": 2**26,
-        "networks": ["common", "own"], "paths": ["/a", "/b"],
-        "volumes": []}}
+        "variant": "base", "replicas": 2, "image": IMAGE_ID, "spec": label, "guard": "exec", "grace": 60,
+        "memory": 2**26, "networks": ["common", "own"], "paths": ["/a", "/b"], "volumes": []}}
 
 
 def test_a_volume_that_something_else_made_keeps_its_name_and_has_to_be_there() -> None:
@@ -116,6 +114,32 @@ def test_the_node_guard_comes_right_after_node(command: list[str], rendered_as: 
 def test_the_node_guard_needs_node(command: list[str]) -> None:
     with pytest.raises(DriftguardError, match="fleet demo, service extractor, key guard"):
         body({"command": command, "guard": "node"})
+
+
+PYTHON_GUARD = ["/usr/bin/python3", "-IS", "/opt/driftguard/guard/version_guard.py"]
+
+
+def test_a_supervisor_stays_in_front_of_the_command() -> None:
+    plain, supervised = body(), body({"guard": "supervise"})
+    assert supervised["entrypoint"] == [*PYTHON_GUARD, "--supervise", "--"]
+    assert supervised["healthcheck"]["test"] == ["CMD", *PYTHON_GUARD, "--health"]
+    same = ("command", "environment", "volumes", "tmpfs", "cap_drop", "read_only")
+    assert [plain[key] for key in same] == [supervised[key] for key in same]
+    own = body({"guard": "supervise", "healthcheck": {"test": ["true"]}})
+    assert own["healthcheck"]["test"] == ["CMD", "true"]
+    assert body({"guard": "supervise", "healthcheck": False})["healthcheck"] == {"disable": True}
+
+
+def test_a_supervisor_needs_a_full_python() -> None:
+    with pytest.raises(DriftguardError) as caught:
+        body({"guard": "supervise", "variant": "ocr"})
+    assert "service extractor, key guard" in caught.value.subject
+    assert (caught.value.found, "no full Python" in caught.value.expected) == ("supervise", True)
+
+
+def test_an_image_keeps_its_own_health_check_below_a_supervisor() -> None:
+    images = {**IMAGES, "base": variant_image(healthcheck=True)}
+    assert "test" not in body({"guard": "supervise"}, images)["healthcheck"]
 
 
 @pytest.mark.parametrize(("service", "around", "check"), [

@@ -58,7 +58,8 @@ def test_every_key_is_read() -> None:
         "reservations": {"memory": "512M", "cpus": 0.1},
         "healthcheck": {"test": ["true"], "interval": "5s", "timeout": 2, "retries": 1, "start_period": 0},
         "stop_grace_period": "1m", "drain_time": 50, "volumes": ["data:/data:ro"], "tmpfs": ["/scratch"],
-        "networks": ["n"], "read_only": "no", "singleton": False, "guard": "node",
+        "networks": ["n"], "read_only": "no", "singleton": False,
+        "guard": "supervise",
     }
     assert set(full) == set(READERS)
     assert read(full) == Service(
@@ -66,7 +67,7 @@ def test_every_key_is_read() -> None:
         environment={"A": "1"}, secrets=("a", "b"), memory=1024 * MEBI, cpus=0.5, pids=99, reserved_memory=512 * MEBI,
         reserved_cpus=0.1, healthcheck=Healthcheck(("true",), 5, 2, 1, 0), stop_grace_period=60, drain_time=50,
         volumes=(Mount("volume", "data", "/data", True),), tmpfs=("/scratch",), networks=("n",), read_only=False,
-        singleton=False, guard="node")
+        singleton=False, guard="supervise")
 
 
 def test_a_service_wins_over_the_defaults_and_environments_are_merged() -> None:
@@ -88,6 +89,8 @@ def test_no_health_check_when_it_is_false() -> None:
 @pytest.mark.parametrize(("service", "said"), [
     ({"replcas": 2}, ["key 'replcas'", "unknown key", "replicas"]),
     ({5: 2}, ["key 5", "unknown key"]),
+    ({"guard": "watch"}, ["key guard", "exec or supervise", "found 'watch'"]),
+    ({"guard": ["exec"]}, ["key guard", "exec or supervise"]),
     ({"replicas": 0}, ["key replicas", "from 1 to 100", "found 0"]),
     ({"replicas": 2.5}, ["key replicas"]),
     ({"replicas": float("nan")}, ["key replicas"]),

@@ -42,6 +42,18 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "no guard": ({"entrypoint": ()}, verdicts.UNGUARDED, "without the guard"),
     "other guard": (
         {"entrypoint": ("/usr/bin/python3", "/tmp/version_guard.py")}, verdicts.UNGUARDED, "without the guard"),
+    "guard that only checks": (
+        {"entrypoint": ("/usr/bin/python3", "-IS", f"{GUARD}/version_guard.py", "--check", "--")}, verdicts.UNGUARDED,
+        "without the guard"),
+    "guard with a record of its own": (
+        {"entrypoint": ("/usr/bin/python3", "-IS", f"{GUARD}/version_guard.py", "--record", "/tmp", "--")},
+        verdicts.UNGUARDED, "without the guard"),
+    "guard as an argument of something else": (
+        {"entrypoint": ("/bin/sh", "-c", "exec \"$@\"", f"{GUARD}/version_guard.py", "--")}, verdicts.UNGUARDED,
+        "without the guard"),
+    "guard in the other mode": (
+        {"entrypoint": ("/usr/bin/python3", "-IS", f"{GUARD}/version_guard.py", "--supervise", "--")},
+        verdicts.UNGUARDED, "otherwise than as /usr/bin/python3 -IS"),
     "guard not mounted": ({"mounts": ("/tmp",)}, verdicts.UNGUARDED, "without the guard"),
     "guard of another directory": ({"guard": "/tmp/guard"}, verdicts.UNGUARDED, "its guard is /tmp/guard, not /"),
     "guard that the worker may write": ({"guard": ""}, verdicts.UNGUARDED, "a directory that it may write, not /"),
@@ -87,7 +99,6 @@ def test_what_is_wrong_has_a_verdict_and_a_remedy(name: str) -> None:
 @pytest.mark.parametrize("changes", [
     {"health": "starting"}, {"health": "none"}, {"changes": ("/tmp/x", "/var/log/x", "/sbin/docker-init")},
     {"mounts": (GUARD, "/data", "/run/secrets/redis_password", "/tmp")}, {"restart_count": 7},
-    {"entrypoint": ("/bin/sh", f"{GUARD}/version_guard.sh", "--")},
 ])
 def test_what_is_no_problem(changes: dict[str, Any]) -> None:
     assert container_problem(container(**changes), wanted()) is None
@@ -108,6 +119,15 @@ def test_the_node_guard_is_where_it_was_rendered(command: tuple[str, ...], right
     problem = container_problem(container(command=command), wanted(node=True))
     assert (problem is None) == right
     assert right or (problem is not None and problem.verdict == verdicts.UNGUARDED)
+
+
+@pytest.mark.parametrize("entrypoint", [
+    ("/bin/sh", f"{GUARD}/version_guard.sh", "--"),
+    ("/usr/bin/python3", "-IS", f"{GUARD}/version_guard.py", "--"),
+    ("/usr/bin/python3", "-IS", f"{GUARD}/version_guard.py", "--supervise", "--"),
+])
+def test_every_rendered_guard_passes_where_the_image_isnt_known(entrypoint: tuple[str, ...]) -> None:
+    assert container_problem(container(entrypoint=entrypoint), wanted(entrypoint=())) is None
 
 
 def test_the_graver_problem_is_named() -> None:

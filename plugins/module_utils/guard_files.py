@@ -1,0 +1,66 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The guards of a fleet on a host: root's alone, to the byte what was handed over, each replaced by rename."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any, Mapping
+
+from .errors import DriftguardError
+from .fleet_values import shown
+from .host_files import make_directory, write_atomic
+from .module_base import Result
+from .names import FLEET_PATTERN, guard_directory
+
+MODE = 0o755
+ROOT = 0
+
+
+def install_guards(options: Mapping[str, Any], check: bool) -> Result:
+    """Put back whatever differs; containers see each new file at once, and none sees half of it.
+
+    :param options: the module's: fleet, root, and files by name.
+    :raises DriftguardError: a name that is no file's, or a place that can't be written.
+    """
+    fleet, files = options["fleet"], options["files"]
+    if not FLEET_PATTERN.match(fleet):
+        raise DriftguardError("option fleet", f"a name that matches {FLEET_PATTERN.pattern}", shown(fleet), "mend it")
+    for name, content in files.items():
+        if name.startswith(".") or "/" in name or not isinstance(content, str):
+            raise DriftguardError(f"option files, {shown(name)}", "a file's name and its text", "another", "mend it")
+    directory = Path(guard_directory(str(Path(options["root"]) / fleet)))
+    wrong = [] if _is_right(directory, stat.S_ISDIR) else [directory]
+    wrong += [directory / name for name in sorted(files) if not _has(directory / name, files[name])]
+    if wrong and not check:
+        _write(directory, {path: files[path.name] for path in wrong if path != directory})
+    text = "".join(f"{path}\n" for path in wrong)
+    return Result(bool(wrong), {"installed": [str(path) for path in wrong]}, "", text, f"guards in {directory}")
+
+
+def _write(directory: Path, files: Mapping[Path, str]) -> None:
+    if directory.is_symlink():
+        raise DriftguardError(str(directory), "a directory", "a link", "remove it, then deploy again")
+    make_directory(directory, MODE, ROOT, ROOT)
+    for path, content in files.items():
+        if path.is_dir() and not path.is_symlink():
+            raise DriftguardError(str(path), "a file", "a directory", "remove it, then deploy again")
+        write_atomic(path, content, MODE, ROOT, ROOT)
+
+
+def _has(path: Path, content: str) -> bool:
+    try:
+        return _is_right(path, stat.S_ISREG) and path.read_bytes() == content.encode("utf-8")
+    except OSError:
+        return False
+
+
+def _is_right(path: Path, kind: Any) -> bool:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return bool(kind(found.st_mode)) and (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (ROOT, ROOT, MODE)

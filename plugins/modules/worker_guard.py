@@ -1,0 +1,74 @@
+#!/usr/bin/python
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Puts the start guards of a fleet on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: worker_guard
+short_description: Puts the start guards of a fleet on a host
+version_added: 0.1.0
+description:
+  - Writes the guards, and the supervisor beside them, into C(<root>/<fleet>/guard), which every container of the fleet
+    mounts read-only. All of it is root's and nobody else's to write.
+  - What was edited, removed, linked or given away is put back. Each file is replaced by rename, so no container ever
+    starts through half of one.
+  - The role P(driftguard.workers.guard#role) hands over the files of this collection.
+extends_documentation_fragment:
+  - driftguard.workers.attributes
+  - driftguard.workers.fleet
+  - driftguard.workers.fleet.root
+options:
+  files:
+    description:
+      - The files by name, each with its text.
+    type: dict
+    required: true
+author:
+  - driftguard.workers contributors (@driftguard)
+"""
+
+EXAMPLES = r"""
+- name: Put the guards there
+  driftguard.workers.worker_guard:
+    fleet: demo
+    files:
+      version_guard.py: "{{ lookup('ansible.builtin.file', 'files/guard/version_guard.py', rstrip=false) }}"
+      version_guard.sh: "{{ lookup('ansible.builtin.file', 'files/guard/version_guard.sh', rstrip=false) }}"
+  become: true
+"""
+
+RETURN = r"""
+installed:
+  description: Paths of what was wrong and is put back, the directory among them when it was.
+  returned: success
+  type: list
+  elements: str
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.driftguard.workers.plugins.module_utils.guard_files import install_guards
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    ROOT_SPEC,
+    Result,
+    run_module,
+)
+
+ARGUMENTS = {**FLEET_SPEC, **ROOT_SPEC, "files": {"type": "dict", "required": True}}
+
+
+def install(module: AnsibleModule) -> Result:
+    """What was put back."""
+    return install_guards(module.params, module.check_mode)
+
+
+def main() -> None:
+    """Entry point of the module."""
+    run_module(ARGUMENTS, install)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""worker_guard: what is wrong is put back, what is right isn't touched, and names lead nowhere else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.guard_files import install_guards
+from support.modules import run_module
+
+FILES = {"version_guard.py": "pass\n", "version_guard.sh": ":\n"}
+
+
+def install(root: Path, files: Any = None, check: bool = False, fleet: str = "demo") -> list[str]:
+    options = {"fleet": fleet, "root": str(root), "files": FILES if files is None else files}
+    result = install_guards(options, check)
+    assert result.changed == bool(result.values["installed"])
+    return [Path(path).name for path in result.values["installed"]]
+
+
+def test_check_says_what_the_run_does_and_touches_nothing(tmp_path: Path) -> None:
+    foretold = install(tmp_path, check=True)
+    assert list(tmp_path.iterdir()) == []
+    assert install(tmp_path) == foretold == ["guard", *FILES]
+    assert install(tmp_path) == []
+
+
+def test_only_what_differs_is_written(tmp_path: Path) -> None:
+    install(tmp_path)
+    guard = tmp_path / "demo" / "guard"
+    before = (guard / "version_guard.sh").stat().st_ino
+    (guard / "version_guard.py").chmod(0o777)
+    (guard / "guard.json").write_text("{}")
+    assert install(tmp_path) == ["version_guard.py"]
+    assert ((guard / "version_guard.sh").stat().st_ino, (guard / "guard.json").read_text()) == (before, "{}")
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
+    install(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("keep")
+    path = tmp_path / "demo" / "guard" / "version_guard.py"
+    path.unlink()
+    path.symlink_to(elsewhere)
+    assert install(tmp_path) == ["version_guard.py"]
+    assert (elsewhere.read_text(), path.is_symlink(), path.read_text()) == ("keep", False, "pass\n")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "/etc/x"])
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DriftguardError):
+        install(tmp_path, {**FILES, name: "x"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["a link", "a file in its place", "a directory for a file"])
+def test_a_place_that_is_something_else_is_said(tmp_path: Path, what: str) -> None:
+    guard = tmp_path / "demo" / "guard"
+    guard.parent.mkdir()
+    if what == "a link":
+        guard.symlink_to(tmp_path)
+    elif what == "a file in its place":
+        guard.write_text("")
+    else:
+        (guard / "version_guard.py").mkdir(parents=True)
+    with pytest.raises(DriftguardError):
+        install(tmp_path)
+
+
+def test_the_module_says_what_it_did(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("not on this machine: files of root's take root")
+    run = run_module("worker_guard", fleet="demo", root=str(tmp_path), files=FILES).must_pass()
+    assert (run.changed, len(run["installed"])) == (True, 3)
+    assert str(tmp_path / "demo" / "guard" / "version_guard.py") in run["diff"]["after"]
+    run_module("worker_guard", fleet="No", root=str(tmp_path), files=FILES).must_fail("option fleet")
