@@ -131,7 +131,11 @@ def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
         while not (child.exists() and child.read_text()):
             assert time.monotonic() < deadline
             threading.Event().wait(0.02)
-    assert not _runs(int(child.read_text()))
+    # It is told to end at once; how soon a busy machine lets it is another matter.
+    deadline = time.monotonic() + 20
+    while _runs(int(child.read_text())):
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)
 
 
 def _runs(pid: int) -> bool:
