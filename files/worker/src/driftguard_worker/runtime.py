@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -98,17 +99,16 @@ class Runtime:
         self._metrics = Metrics(identity, self._uptime)
         self._lifecycle.listen(self._metrics.follow)
         name = f"{identity.fleet}:worker:{identity.worker_id}"
-        # One for the heartbeat and one for the fence: neither waits for the other's connection.
-        self._clients = [
-            redis.client(
-                client_name=name,
-                socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
-                socket_timeout=_REDIS_TIMEOUT_SECONDS,
-                # Both have their own rhythm of retries.
-                retry=Retry(NoBackoff(), 0),
-            )
-            for _user in ("heartbeat", "fence")
-        ]
+        limits: dict[str, Any] = {
+            "client_name": name,
+            "socket_connect_timeout": _REDIS_TIMEOUT_SECONDS,
+            "socket_timeout": _REDIS_TIMEOUT_SECONDS,
+            # Heartbeat and fence have their own rhythm of retries.
+            "retry": Retry(NoBackoff(), 0),
+        }
+        # One for each, so that neither waits for the other. The fence asks before every job, always on one connection:
+        # taking one out of a pool would cost as much as the question.
+        self._clients = [redis.client(**limits), redis.client(single_connection_client=True, **limits)]
         self._registration = Registration(self._clients[0], identity)
         self._heartbeat = Heartbeat(self._registration, self._lifecycle, self._metrics, redis.where, started)
         host = HostRecord(task.guard_directory, identity.baked)
