@@ -14,7 +14,7 @@ import signal
 import statistics
 import threading
 import time
-from pathlib import Path
+from collections import Counter
 from typing import Any, Callable, Iterator
 
 import bullmq
@@ -28,9 +28,11 @@ BATCH = 50
 SERVICES: dict[str, Any] = {"pricing": {"replicas": 4, "concurrency": 4, "memory": "192M"}}
 
 
-@pytest.fixture
-def shop(tmp_path: Path, fleet_redis: FleetRedis, reference_image: str) -> Iterator[Fleet]:
-    with some_fleet(tmp_path, fleet_redis, reference_image, SERVICES, APPLICATION) as made:
+@pytest.fixture(scope="module")
+def shop(
+    tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, reference_image: str
+) -> Iterator[Fleet]:
+    with some_fleet(tmp_path_factory.mktemp("shop"), fleet_redis, reference_image, SERVICES, APPLICATION) as made:
         defaults = made.variables["worker_service_defaults"]
         defaults.update({"stop_grace_period": "30s", "drain_time": "20s"})
         del defaults["healthcheck"]
@@ -129,8 +131,8 @@ class Traffic:
         return [(b[1] - a[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(every)]
 
 
-def kill_one(fleet: Fleet) -> None:
-    """``kill -9`` of a worker, as when it runs out of memory; the engine starts it again."""
+def kill_one(fleet: Fleet) -> str:
+    """``kill -9`` of a worker, as when it runs out of memory; the engine starts it again. The container's id."""
     container = random.choice(fleet.containers())
     before = container.attrs["RestartCount"]
     own = [row for row in container.top()["Processes"] if "python" in " ".join(row)]
@@ -141,6 +143,7 @@ def kill_one(fleet: Fleet) -> None:
         return bool(container.attrs["RestartCount"] > before and container.attrs["State"]["Running"])
 
     wait_for(again, "the engine to start it again", 30)
+    return str(container.id)
 
 
 def test_deployed_under_load(shop: Fleet, record_property: Callable[[str, object], None]) -> None:
@@ -172,3 +175,42 @@ def test_deployed_under_load(shop: Fleet, record_property: Callable[[str, object
     for name, value in told.items():
         record_property(name, round(value, 2))
     print(" · ".join(f"{name} {value:.2f}" for name, value in told.items()))
+
+
+def states(fleet: Fleet) -> Counter[str]:
+    """What its workers say of themselves."""
+    client = fleet.redis.client
+    members = client.zrange(f"{fleet.name}:workers", 0, -1)
+    return Counter(client.hget(f"{fleet.name}:worker:{member}:version", "state") or "gone" for member in members)
+
+
+def test_a_parked_worker_that_the_engine_restarts_parks_again_without_a_job(shop: Fleet) -> None:
+    """As on a host that the deployer can't reach: its own record still allows what the fleet's no longer does."""
+    if not shop.containers():
+        shop.deploy().must_pass()
+    client, key = shop.redis.client, f"{shop.name}:release"
+    before = str(client.get(key))
+    record = json.loads(before)
+    other = {"releaseId": "a" * 12 + ".222222222222", "sha": "a" * 40}
+    client.set(key, json.dumps({**record, "target": other, "allowed": [other]}))
+    client.publish(f"{key}:events", "")
+    wait_for(lambda: states(shop)["fenced"] == 4, "all workers to be fenced", 30)
+    priced = client.llen(f"{shop.name}:priced:wait")
+
+    async def add() -> None:
+        connection = {"host": "127.0.0.1", "port": shop.redis.port, "password": shop.redis.password}
+        queue = bullmq.Queue("offers", {"connection": connection, "prefix": shop.name})
+        await queue.add("offer", {"lines": []}, {})
+        await queue.close()
+
+    asyncio.run(add())
+    again = f"{shop.name}:worker:pricing:{kill_one(shop)[:12]}"
+    wait_for(lambda: client.get(f"{again}:starts") == "2", "the killed worker to register again", 30)
+    wait_for(lambda: client.hget(f"{again}:version", "state") == "fenced", "it to be fenced", 30)
+    assert client.llen(f"{shop.name}:offers:wait") == 1
+    assert client.llen(f"{shop.name}:priced:wait") == priced
+    shop.verify().must_fail("[FENCED]")
+    client.set(key, before)
+    client.publish(f"{key}:events", "")
+    wait_for(lambda: client.llen(f"{shop.name}:priced:wait") == priced + 1, "the offer to be priced", 30)
+    shop.prove().must_pass()

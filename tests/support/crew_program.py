@@ -25,11 +25,14 @@ from driftguard_worker.settings import Settings
 from driftguard_worker.signals import StopSignal
 
 ASKED: dict[str, Any] = json.loads(sys.argv[1])
-SINK = redis_py.Redis.from_url(ASKED["sink"], decode_responses=True)
+SINK = redis_py.Redis.from_url(ASKED["sink"], decode_responses=True) if ASKED["sink"] else None
 
 
 def work(job: Job) -> str:
     """Tell the sink of the start, take a while, have an effect that is the same however often it is had."""
+    if SINK is None:
+        time.sleep(ASKED["seconds"])
+        return job.id
     SINK.rpush("starts", json.dumps({"id": job.id, "at": job.admitted_at, "release": job.release}))
     time.sleep(ASKED["seconds"] * random.random() * 2)
     SINK.hincrby("effects", str(job.data["number"]), 1)
