@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from typing import Any, Iterator, Optional
 
 import bullmq
+from bullmq.scripts import raw2NextJobData
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
+from .fence import Question
 from .jobs import Queue
 from .redis_options import RedisOptions
 
@@ -120,19 +122,43 @@ class BullWorker:
         """Whether the lock is still this token's; renews it."""
         return bool(await self._worker.backend.extendLock(job.id, token, _LOCK_MILLISECONDS))
 
-    async def complete(self, job: BullJob, result: Any, token: str, another: bool) -> Optional[BullJob]:
+    async def complete(self, job: BullJob, result: Any, token: str) -> None:
         """Complete a job.
 
-        :param another: whether to take the next one in the same step; it has the same token.
         :raises NotOurs: the job is no longer this token's.
         """
-        keep = job.opts.get("removeOnComplete", {"count": self._options.keep_completed})
         with _ours():
-            done = await self._worker.backend.moveToCompleted(job, result, keep, token, fetch_next=another)
-        if not another:
-            return None
-        data, job_id, limit, delay = done["result"] or (None, None, None, None)
-        return await self._worker.nextJobFromJobData(data, job_id, limit or 0, delay or 0, token)
+            await self._worker.backend.moveToCompleted(job, result, self._keep(job), token, fetch_next=False)
+
+    async def complete_and_take(
+        self, job: BullJob, result: Any, token: str, question: Question
+    ) -> tuple[Optional[BullJob], str]:
+        """Complete a job, take the next one and put the fence's question, all in one go.
+
+        :returns: the next job, of the same token, if there is one; and the answer, which Redis gave after the job was
+            fetched, or nothing.
+        :raises NotOurs: the job is no longer this token's.
+        """
+        scripts = self._worker.backend.scripts
+        keys, arguments = scripts.moveToCompletedArgs(job, result, self._keep(job), token, True)
+        pipe = self._worker.backend.conn.pipeline(transaction=False)
+        pipe.evalsha(scripts.commands["moveToFinished"].sha, len(keys), *keys, *arguments)
+        pipe.evalsha(question.sha, 1, question.key, *question.arguments)
+        with _ours():
+            done, answer = await pipe.execute(raise_on_error=False)
+            if isinstance(done, NoScriptError):
+                # As after a restart of Redis: this way loads the script.
+                done = await scripts.commands["moveToFinished"](keys=keys, args=arguments)
+            if isinstance(done, Exception):
+                raise done
+            if isinstance(done, int) and done < 0:
+                raise TypeError(f"job {job.id}: code {done}")
+        data, job_id, limit, delay = raw2NextJobData(done) or (None, None, None, None)
+        following = await self._worker.nextJobFromJobData(data, job_id, limit or 0, delay or 0, token)
+        return following, answer if isinstance(answer, str) else ""
+
+    def _keep(self, job: BullJob) -> Any:
+        return job.opts.get("removeOnComplete", {"count": self._options.keep_completed})
 
     async def fail(self, job: BullJob, error: Exception, token: str, final: bool) -> None:
         """Fail an attempt: the job is tried again after its backoff, or it has failed.

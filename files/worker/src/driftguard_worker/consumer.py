@@ -23,6 +23,9 @@ __all__ = ["Conduct", "Consumer", "Letter"]
 Conduct = Callable[[BullJob, Admission], Awaitable[Any]]
 Letter = Callable[[BullJob, str], Awaitable[None]]
 
+# A job that was fetched, and its admission if the fence has given it already.
+_Next = Optional[tuple[BullJob, Optional[Admission]]]
+
 _BACKOFF = EqualJitterBackoff(cap=1.0, base=0.05)
 _STEPS = 8
 _LONGEST_REASON = 2000
@@ -105,29 +108,29 @@ class Consumer:
         return len(running)
 
     async def _lane(self, token: str) -> None:
-        job: Optional[BullJob] = None
+        following: _Next = None
         failures = 0
         while True:
             try:
-                job = job or await self._next(token)
+                following = following or await self._next(token)
                 failures = 0
             except UNANSWERED as error:
                 failures = min(failures + 1, _STEPS)
                 self._complain(error)
                 await asyncio.sleep(_BACKOFF.compute(failures))
-            if job is not None:
-                job = await self._process(job, token)
+            if following is not None:
+                following = await self._process(*following, token)
 
-    async def _next(self, token: str) -> Optional[BullJob]:
+    async def _next(self, token: str) -> _Next:
         await self._open.wait()
         async with self._turn:
             if self._bull.limited:
                 await asyncio.sleep(min(self._bull.limited, 1.0))
             job = await self._bull.take(token) if self._open.is_set() else None
         self._relieved()
-        return job
+        return None if job is None else (job, None)
 
-    async def _process(self, job: BullJob, token: str) -> Optional[BullJob]:
+    async def _process(self, job: BullJob, admission: Optional[Admission], token: str) -> _Next:
         self._in_hand[token] = job
         self._idle.clear()
         self._bull.hold(job, token)
@@ -135,7 +138,8 @@ class Consumer:
             if job.deferredFailure:
                 await self._failed(job, token, RuntimeError(job.deferredFailure), True)
                 return None
-            admission = await self._fence.admit() if self._open.is_set() else None
+            if self._open.is_set():
+                admission = admission or await self._fence.admit()
             if admission is None or not self._open.is_set():
                 await self._give_back(job, token)
                 return None
@@ -148,7 +152,7 @@ class Consumer:
             if not self._in_hand:
                 self._idle.set()
 
-    async def _work(self, job: BullJob, token: str, admission: Admission) -> Optional[BullJob]:
+    async def _work(self, job: BullJob, token: str, admission: Admission) -> _Next:
         begun = time.perf_counter()
         self._working.add(token)
         try:
@@ -164,13 +168,20 @@ class Consumer:
             self._metrics.job_seconds.labels(self._queue.name).observe(time.perf_counter() - begun)
         if token in self._abandoned:
             return None
-        another: Optional[BullJob] = await self._settle(
-            job, lambda: self._bull.complete(job, result, token, self._open.is_set())
-        )
+        following: _Next = await self._settle(job, lambda: self._complete(job, result, token))
         if job.stalledCounter:
             await self._settle(job, lambda: self._letter(job, ""))
+            # That may have taken a while: the next job is asked for anew.
+            following = following and (following[0], None)
         self._count("completed")
-        return another
+        return following
+
+    async def _complete(self, job: BullJob, result: Any, token: str) -> _Next:
+        if not self._open.is_set():
+            await self._bull.complete(job, result, token)
+            return None
+        following, answer = await self._bull.complete_and_take(job, result, token, self._fence.question)
+        return None if following is None else (following, self._fence.confirm(answer))
 
     async def _failed(self, job: BullJob, token: str, error: Exception, final: bool) -> None:
         reason = f"{type(error).__name__}: {error}"[:_LONGEST_REASON]

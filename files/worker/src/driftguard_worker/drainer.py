@@ -153,7 +153,7 @@ class Drainer:
                 target = route(job.data)
                 # Passed on first, under an id of its own: cut off between the two, it becomes the same job again.
                 await self._targets[target.name].add(target.name, job.data, f"{queue.name}-{job.id}")
-                await source.complete(job, target.name, self._token, another=False)
+                await source.complete(job, target.name, self._token)
                 self._metrics.jobs.labels(queue.name, "completed").inc()
             except NotOurs as error:
                 self._log.warning("job is no longer ours", queue=queue.name, job=job.id, found=str(error))

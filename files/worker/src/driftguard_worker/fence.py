@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import suppress
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
@@ -19,12 +20,13 @@ from .errors import ExitStatus, WorkerError
 from .metrics import Metrics
 from .records import HostRecord, ReleaseKey, view_of
 
-__all__ = ["Admission", "Fence"]
+__all__ = ["Admission", "Fence", "Question"]
 
 # Read on the server in one step: in its order of things a job was admitted before, or after, a publication.
 _ASK = """
 local now, record = redis.call('TIME'), redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
 if type(record) == 'table' then record = 'of another type' end
+if ARGV[2] then record = redis.sha1hex(record) end
 return now[1] .. string.format('%06d', now[2]) .. ' ' .. record
 """
 _FIRST_RETRY_SECONDS = 0.1
@@ -41,6 +43,17 @@ class Admission(NamedTuple):
 
     at: int
     waited: bool
+
+
+class Question(NamedTuple):
+    """The fence's question, for whoever puts it in one go with a command of its own.
+
+    Its answer, ASCII, goes to :meth:`Fence.confirm`.
+    """
+
+    sha: str
+    key: str
+    arguments: tuple[Union[int, str], ...]
 
 
 class Fence:
@@ -74,6 +87,7 @@ class Fence:
         self._fleet_view = View.UNREACHABLE
         self._seen: Optional[bytes] = None
         self._seen_view = View.MISSING
+        self._seen_mark = ""
         self._admitted_at = 0
         self._moved = asyncio.Event()
         self._asking = asyncio.Lock()
@@ -115,6 +129,22 @@ class Fence:
             failures = min(failures + 1, _RETRY_STEPS)
             await asyncio.sleep(_pause(failures))
 
+    @property
+    def question(self) -> Question:
+        """Asks only whether the fleet's record is the one that was read last."""
+        return Question(self._ask.sha, self._key, (names.MAX_RECORD_BYTES, "sha1"))
+
+    def confirm(self, answer: str) -> Optional[Admission]:
+        """Leave to start the job that was fetched right before the question was put.
+
+        :returns: nothing where the answer doesn't suffice: :meth:`admit` has to be asked.
+        """
+        microseconds, _space, mark = answer.partition(" ")
+        if mark != self._seen_mark:
+            return None
+        self._decide()
+        return Admission(int(microseconds), False) if self._standing is Standing.RUN else None
+
     async def refresh(self) -> None:
         """Read both records and decide.
 
@@ -148,6 +178,7 @@ class Fence:
     def _read(self, content: bytes) -> View:
         if content != self._seen:
             self._seen, self._seen_view = content, view_of(content, self._own, self._fleet)
+            self._seen_mark = hashlib.sha1(content, usedforsecurity=False).hexdigest()
         return self._seen_view
 
     def _decide(self) -> None:
