@@ -180,10 +180,10 @@ class Runtime:
             if not done and self._lifecycle.state is State.RUNNING:
                 self._lifecycle.move(State.DRAINING)
             either = {closing, lifted}
-            done, _ = await asyncio.wait(either, timeout=self._task.drain, return_when=asyncio.FIRST_COMPLETED)
+            done, _pending = await asyncio.wait(either, timeout=self._task.drain, return_when=asyncio.FIRST_COMPLETED)
             if not done and not self._workshop.working:
                 # Nothing stale runs any more; what is done only waits for Redis to hear of it.
-                done, _ = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                done, _pending = await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             closing.cancel()
             lifted.cancel()
