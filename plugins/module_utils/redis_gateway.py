@@ -96,6 +96,11 @@ class RedisGateway:
         with self._asking(what):
             return _decoded(self._client.eval(lua, len(keys), *keys, *arguments))
 
+    def command(self, *words: str) -> Any:
+        """One command; its answer as the server shapes it, with byte strings decoded. Two words name it in a failure."""
+        with self._asking(" ".join(words[:2])):
+            return _decoded(self._client.execute_command(*words))
+
     def text(self, key: str) -> Optional[str]:
         """The start (64 KiB) of a string key, None where it is missing or empty."""
         with self._asking(f"key {key}"):

@@ -31,6 +31,7 @@ EXPECTED: dict[str, Any] = {
     "HEARTBEAT_SECONDS": REGISTRATION["heartbeatSeconds"],
     "REGISTRATION_TTL_SECONDS": REGISTRATION["ttlSeconds"],
     "HEALTH_PORT": CONTRACTED["healthPort"],
+    "AUDIT_LENGTH": CONTRACTED["audit"]["length"],
 }
 CONSTANTS = {name: value for name, value in vars(names).items() if name.isupper()}
 
