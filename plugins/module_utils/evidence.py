@@ -23,6 +23,8 @@ _KEPT = {
     "compose": ("revision", "previous", "changed_secrets", "changed"),
     "rollout": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
     "rollback": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
+    "fence": (
+        "releases", "record", "generation", "confirmed", "unconfirmed", "gone", "users_removed", "changed", "msg"),
     "proof": ("proved", "rows", "expected_sha", "expected_from", "msg"),
 }
 _RELEASE = ("fleet", "release_id", "sha", "created")

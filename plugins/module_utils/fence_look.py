@@ -17,6 +17,7 @@ RUNNING = "RUNNING"
 GONE = "GONE"
 CUT_OFF = "CUT OFF"
 MAX_CELL = 60
+SHOWN_SILENT = 10
 
 _VERDICTS = {
     "fenced": verdicts.FENCED, "draining": verdicts.DRAINING, "running": RUNNING, "starting": verdicts.STARTING,
@@ -117,6 +118,13 @@ def fence_table(watched: Watched, record: Record, is_prediction: bool) -> list[s
     return [*lines, "", *_sum(watched, is_prediction)]
 
 
+def silent_ones(watched: Watched) -> str:
+    """Those that have not confirmed, in one line; empty when all have."""
+    names = [f"{one.member} on {one.host or 'an unknown host'} [{one.verdict}]" for one in watched.unconfirmed]
+    more = f" and {len(names) - SHOWN_SILENT} more" if len(names) > SHOWN_SILENT else ""
+    return f"not confirmed: {', '.join(names[:SHOWN_SILENT])}{more}" if names else ""
+
+
 def _sum(watched: Watched, is_prediction: bool) -> list[str]:
     open_ones = len(watched.unconfirmed)
     lines = []
@@ -128,8 +136,8 @@ def _sum(watched: Watched, is_prediction: bool) -> list[str]:
         lines.append(f"[OK] All {len(watched.seen)} instances are fenced or gone")
     if watched.dead:
         lines.append(
-            f"{len(watched.dead)} more in the index without a live registration: gone, or cut off from Redis, where they "
-            "can start no job")
+            f"{len(watched.dead)} more in the index without a live registration: gone, or cut off from Redis, where "
+            "they can start no job")
     return lines
 
 

@@ -58,8 +58,8 @@ class FencePlan:
 
     :param bad: the releases that are fenced.
     :param record: the fleet's record then.
-    :param number: deployment number to publish with; above all others where the record changes, so that a deploy that is
-        under way is overtaken.
+    :param number: deployment number to publish with; above all others where the record changes, so that a deploy that
+        is under way is overtaken.
     :param entries: what the history gets.
     """
 
@@ -157,4 +157,5 @@ def _unknown(asked: str, found: str, known: Known) -> DriftguardError:
     more = f" and {len(names) - SHOWN_RELEASES} more" if len(names) > SHOWN_RELEASES else ""
     return DriftguardError(
         "option release", "a release id, or at least 7 characters of the SHA of one commit that the fleet knows",
-        f"{clean(asked)!r}: {found}", f"name one of these: {', '.join(names[:SHOWN_RELEASES]) or 'none is known'}{more}")
+        f"{clean(asked)!r}: {found}",
+        f"name one of these: {', '.join(names[:SHOWN_RELEASES]) or 'none is known'}{more}")

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from .audit import audit_arguments
 from .errors import DriftguardError
-from .fence_look import Watched, fence_table
+from .fence_look import Watched, fence_table, silent_ones
 from .fence_plan import FencePlan, Known, meant, plan_fence, running_releases
 from .lease_owner import user_at_host
 from .module_base import Result
@@ -37,7 +37,7 @@ def run_fence(module: Any, sleep: Callable[[float], None] = time.sleep) -> Resul
     audit_arguments(*said)
     check_seconds("timeout", options["timeout"])
     gateway = gateway_of(module)
-    before, plan, heard = _publish(gateway, fleet, options["release"], said, module.check_mode)
+    before, plan, heard = _publish(gateway, options, said, module.check_mode)
     if heard < 0:
         module.warn(
             f"This Redis user may not publish on {fleet}:release:events: workers learn of the fence at their next "
@@ -51,18 +51,19 @@ def run_fence(module: Any, sleep: Callable[[float], None] = time.sleep) -> Resul
 
 
 def _publish(
-    gateway: RedisGateway, fleet: str, asked: str, said: tuple[str, str, str], check_mode: bool,
+    gateway: RedisGateway, options: Mapping[str, Any], said: tuple[str, str, str], check_mode: bool,
 ) -> tuple[Before, FencePlan, int]:
     """Plan and publish, again and again while others publish in between.
 
     The releases that are meant are settled at the first look: what an overtaken deploy does must not change them.
     """
-    bad = None
+    fleet, bad = options["fleet"], None
     for _attempt in range(ATTEMPTS):
         before = read_before(gateway, fleet)
         known = Known(before.record, before.history, running_releases(gateway.registrations(fleet).registrations))
-        bad = bad or meant(asked, known)
-        plan = plan_fence(fleet, known, bad, before.highest, (iso_time(gateway.time()), said[0], said[1]))
+        bad = bad or meant(options["release"], known)
+        highest = max(before.highest, options["floor"])
+        plan = plan_fence(fleet, known, bad, highest, (iso_time(gateway.time()), said[0], said[1]))
         if check_mode or not plan.changed:
             return before, plan, 0
         heard = publish_fence(gateway, before, plan, said)
@@ -106,6 +107,6 @@ def _values(before: Before, plan: FencePlan, watched: Watched, cut: list[str], i
         "fenced": [release.as_result() for release in fenced_releases([*plan.entries, *before.history])],
         "confirmed": [row.to_dict() for row in rows if row.confirmed],
         "unconfirmed": [row.to_dict() for row in rows if not row.confirmed],
-        "gone": list(watched.dead), "users_removed": cut,
+        "silent": silent_ones(watched), "gone": list(watched.dead), "users_removed": cut,
         "table": fence_table(watched, plan.record, is_prediction),
     }

@@ -97,7 +97,7 @@ class RedisGateway:
             return _decoded(self._client.eval(lua, len(keys), *keys, *arguments))
 
     def command(self, *words: str) -> Any:
-        """One command; its answer as the server shapes it, with byte strings decoded. Two words name it in a failure."""
+        """One command; its answer as the server shapes it, byte strings decoded. Two words name it in a failure."""
         with self._asking(" ".join(words[:2])):
             return _decoded(self._client.execute_command(*words))
 

@@ -34,8 +34,8 @@ class RedisUsers:
         self._command("ACL", "WHOAMI")
         if not _mapping(self._command("CONFIG", "GET", "aclfile")).get("aclfile"):
             raise DriftguardError(
-                f"Redis {self._gateway.place}", "an ACL file, since users without one vanish with a restart, and no worker "
-                "could log in any more", "no aclfile in its configuration", _REMEDY_FILE)
+                f"Redis {self._gateway.place}", "an ACL file, since users without one vanish with a restart, and no "
+                "worker could log in any more", "no aclfile in its configuration", _REMEDY_FILE)
 
     def releases(self) -> list[str]:
         """Ids of the releases that have a user."""
@@ -81,8 +81,8 @@ class RedisUsers:
             if "NOPERM" in error.found or "permission" in error.found:
                 raise DriftguardError(
                     error.subject, "a control user that may manage users", error.found,
-                    "grant it with ACL SETUSER … +acl +config|get, or name another in worker_redis_control_url; or leave "
-                    "worker_redis_user_per_release out") from error
+                    "grant it with ACL SETUSER … +acl +config|get, or name another in worker_redis_control_url; or "
+                    "leave worker_redis_user_per_release out") from error
             raise
 
 

@@ -45,6 +45,11 @@ options:
       - Needs users per release, see M(driftguard.workers.worker_redis_user).
     type: bool
     default: false
+  floor:
+    description:
+      - A deployment number that hosts have seen. The publication's is higher, also when Redis has lost its data.
+    type: int
+    default: 0
   by:
     description:
       - Who. The user and host that the module runs on by default.
@@ -144,6 +149,11 @@ unconfirmed:
   returned: success
   type: list
   elements: dict
+silent:
+  description: Those that have not confirmed, in one line, empty when all have.
+  returned: success
+  type: str
+  sample: 'not confirmed: extractor:0123456789ab on host1 [RUNNING]'
 gone:
   description: Members of the index without a live registration, of whatever release.
   returned: success
@@ -170,6 +180,7 @@ ARGUMENTS = {
     "release": {"type": "str", "default": ""},
     "timeout": {"type": "float", "default": 60.0},
     "cut_off": {"type": "bool", "default": False},
+    "floor": {"type": "int", "default": 0},
     "by": {"type": "str", "default": ""},
     "reason": {"type": "str", "default": ""},
     "run": {"type": "str", "default": ""},

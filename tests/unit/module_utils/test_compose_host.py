@@ -39,6 +39,7 @@ class Place:
             "placement": None, "host": "host1", "release": release_data(), "generation": 7, "run": "r1",
             "lock_wait": 0.0,
             "redis_url": "redis://redis:6379/0", "redis_password": PASSWORD, "networks": ["demo"], "production": True,
+            "redis_user_per_release": False,
             "secrets": {"token": "s3cret-token", "unused": "nobody-wants-it"}}
 
     def compose(self, check_mode: bool = False, **options: Any) -> Result:

@@ -41,7 +41,7 @@ class Host:
         self.options: dict[str, Any] = {
             "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,
             "services": [], "prune": "none", "generation": 9, "run": "me", "wait_timeout": 0.1, "stabilize": 0.0,
-            "lock_wait": 1.0, "published": None}
+            "lock_wait": 1.0, "published": None, "fenced": []}
 
     def write(self, number: int, services: dict[str, Any]) -> None:
         self.revisions.write(number, "# compose\n", release_json(release_data(), services))
