@@ -18,6 +18,10 @@ from .untrusted import check_fleet, clean
 PREFIX_PATTERN = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(?::[A-Za-z0-9_.-]{1,64}){0,3}\Z")
 # INFO is in @dangerous; BullMQ asks it for the server's version before it works.
 COMMANDS = ("+@all", "-@admin", "-@dangerous", "+info")
+# ACL GETUSER shows a category as itself or as its commands, in any order. Those of @dangerous that aren't @admin too:
+_DANGEROUS = frozenset({
+    "-flushall", "-flushdb", "-keys", "-migrate", "-restore", "-restore-asking", "-sort", "-sort_ro", "-swapdb"})
+_ALWAYS_DANGEROUS = frozenset({"-flushall", "-flushdb", "-keys", "-migrate", "-restore", "-sort", "-swapdb"})
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class UserRules:
             and _words(found.get("passwords")) == [self.digest]
             and keys == {f"~{prefix}:*" for prefix in self.prefixes}
             and channels == {f"&{prefix}:*" for prefix in {self.fleet, *self.prefixes}}
-            and set(_words(found.get("commands"))) - {"-@all"} == set(COMMANDS)
+            and _are_ours(set(_words(found.get("commands"))))
             and not found.get("selectors"))
 
 
@@ -102,6 +106,16 @@ def url_for_user(fleet: str, url: str, release_id: str) -> str:
             "release its own", "one with a user",
             "take the user out of worker_redis_url (worker_redis_control_url may have one), or leave the option out")
     return urlunsplit(parts._replace(netloc=f"{user_name(fleet, release_id)}@{parts.netloc}"))
+
+
+def _are_ours(words: set[str]) -> bool:
+    """Whether rules for commands, as ACL GETUSER shows them, come to :data:`COMMANDS`."""
+    allowed = {word for word in words if word.startswith("+")}
+    denied = words - allowed
+    return (
+        "+@all" in allowed and allowed <= {"+@all", "+info"} and "-@admin" in denied
+        and ("-@dangerous" in denied or denied >= _ALWAYS_DANGEROUS)
+        and denied <= _DANGEROUS | {"-@admin", "-@dangerous"})
 
 
 def _words(value: Any) -> list[str]:

@@ -28,7 +28,10 @@ from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
 
-__all__ = ["PROJECT", "Fleet", "Run", "base_reference", "fleet", "fleet_redis", "module_fleet", "some_fleet", "whole"]
+__all__ = [
+    "PROJECT", "Fleet", "FleetRedis", "Run", "base_reference", "bridge_gateway", "fleet", "fleet_redis", "module_fleet",
+    "some_fleet", "whole",
+]
 
 PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
@@ -74,9 +77,13 @@ class Run:
 
 
 class FleetRedis:
-    """A Redis that containers reach through the bridge and this process through loopback."""
+    """A Redis that containers reach through the bridge and this process through loopback.
 
-    def __init__(self, directory: Path, gateway: str) -> None:
+    :param keeps_users: whether it has an ACL file.
+    """
+
+    def __init__(self, directory: Path, gateway: str, keeps_users: bool = False) -> None:
+        self._keeps_users = keeps_users
         self.password = f"fleet-{uuid4().hex}"
         self.port = _free_port()
         self.workers_url = f"redis://{gateway}:{self.port}/0"
@@ -90,8 +97,11 @@ class FleetRedis:
         config = self._directory / "redis.conf"
         config.write_text(
             f"bind 0.0.0.0\nport {self.port}\nrequirepass {self.password}\nmaxmemory-policy noeviction\n"
-            f"appendonly yes\ndir {self._directory}\n"
+            f"appendonly yes\ndir {self._directory}\n" + ("aclfile users.acl\n" if self._keeps_users else "")
         )
+        users = self._directory / "users.acl"
+        if self._keeps_users and not users.exists():
+            users.write_text(f"user default on >{self.password} ~* &* +@all\n")
         self._process = subprocess.Popen(
             ["redis-server", str(config)],
             stdin=subprocess.DEVNULL,
@@ -344,11 +354,15 @@ def base_reference() -> str:
     pytest.fail("no driftguard.local/base image: run make setup (playbooks/bootstrap.yml) first")
 
 
+def bridge_gateway() -> str:
+    """The address of this machine that containers reach."""
+    return str(docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1"))
+
+
 @pytest.fixture(scope="session")
 def fleet_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetRedis]:
     """One Redis for all fleets of a test session; each fleet has its own prefix."""
-    gateway = docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
-    redis = FleetRedis(tmp_path_factory.mktemp("redis"), gateway)
+    redis = FleetRedis(tmp_path_factory.mktemp("redis"), bridge_gateway())
     yield redis
     redis.stop()
 
