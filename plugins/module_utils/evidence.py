@@ -66,7 +66,7 @@ def evidence(options: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, An
         "message": end["message"],
         "decision": options["decision"],
         "published": options["published"],
-        "release": _release(options["release"]) if options["release"] else None,
+        "release": _release(options["release"]) if options["release"].get("release_id") else None,
         "hosts": {
             host: _host(outcome or {}, options["details"].get(host))
             for host, outcome in sorted(options["outcomes"].items())

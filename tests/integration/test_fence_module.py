@@ -187,13 +187,13 @@ def test_a_deploy_of_it_is_warned_of_and_lifts_it(server: RedisServer, gateway: 
 def test_a_hosts_record_is_fenced_and_refuses_the_orphan_of_a_deploy(on_host: Place) -> None:
     on_host.run("settled", A.as_result(), generation=2)
     on_host.run("rolling", B.as_result(), generation=3, run="deploy")
-    options = {"target": A.as_result(), "fenced": [B.as_result()], "generation": 4}
+    options: dict[str, Any] = {"target": A.as_result(), "fenced": [B.as_result()], "generation": 4}
     run = on_host.run("fenced", **options).must_pass()
     assert (run.changed, run["record"]["allowed"], run["record"]["phase"]) == (True, [A.as_result()], "rolling")
     assert not on_host.run("fenced", **options).must_pass().changed
     on_host.run("settled", B.as_result(), generation=3, run="deploy").must_fail("overtaken")
-    alone = {"target": A.as_result(), "fenced": [A.as_result()], "generation": 5}
-    assert on_host.run("fenced", **{**alone, "target": C.as_result()})["record"]["target"] == C.as_result()
+    alone = on_host.run("fenced", target=C.as_result(), fenced=[A.as_result()], generation=5).must_pass()
+    assert alone["record"]["target"] == C.as_result()
 
 
 def test_a_host_without_a_record_keeps_none(on_host: Place) -> None:

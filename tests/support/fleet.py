@@ -28,10 +28,8 @@ from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
 
-__all__ = [
-    "PROJECT", "Fleet", "FleetRedis", "Run", "base_reference", "bridge_gateway", "fleet", "fleet_redis", "module_fleet",
-    "some_fleet", "whole",
-]
+__all__ = ["PROJECT", "Fleet", "FleetRedis", "Run", "base_reference", "bridge_gateway", "fleet", "fleet_redis"]
+__all__ += ["module_fleet", "some_fleet", "whole"]
 
 PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
@@ -77,10 +75,7 @@ class Run:
 
 
 class FleetRedis:
-    """A Redis that containers reach through the bridge and this process through loopback.
-
-    :param keeps_users: whether it has an ACL file.
-    """
+    """A Redis that containers reach through the bridge and this process through loopback; with an ACL file if asked."""
 
     def __init__(self, directory: Path, gateway: str, keeps_users: bool = False) -> None:
         self._keeps_users = keeps_users
@@ -99,8 +94,7 @@ class FleetRedis:
             f"bind 0.0.0.0\nport {self.port}\nrequirepass {self.password}\nmaxmemory-policy noeviction\n"
             f"appendonly yes\ndir {self._directory}\n" + ("aclfile users.acl\n" if self._keeps_users else "")
         )
-        users = self._directory / "users.acl"
-        if self._keeps_users and not users.exists():
+        if self._keeps_users and not (users := self._directory / "users.acl").exists():
             users.write_text(f"user default on >{self.password} ~* &* +@all\n")
         self._process = subprocess.Popen(
             ["redis-server", str(config)],
