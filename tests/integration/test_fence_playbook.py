@@ -107,3 +107,16 @@ def test_an_unreachable_host_is_named_and_keeps_nobody_from_being_fenced(
     assert bad not in allowed(host_record(fleet))
     outcomes = fleet.evidence()[-1]["hosts"]
     assert {host: outcome["status"] for host, outcome in outcomes.items()} == {"away": "unreachable", "here": "good"}
+
+
+def test_a_deploy_that_fails_does_not_bring_back_what_was_fenced(module_fleet: Fleet) -> None:
+    """What its host had proved last is fenced since the test before."""
+    fleet = module_fleet
+    (fenced,) = fleet.shas()
+    assert fenced not in allowed(fleet_record(fleet))
+    fleet.commit(crash_after=0)
+    fleet.deploy().must_fail("expected to go back to a release that isn't fenced")
+    assert fenced not in fleet.shas()
+    assert fenced not in allowed(fleet_record(fleet))
+    fleet.play("rollback-workers.yml").must_pass()
+    assert fleet.shas() == set(allowed(fleet_record(fleet))) != {fenced}

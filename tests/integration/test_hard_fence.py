@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 from typing import Any, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 import redis as redis_py
-from support.fleet import Fleet, FleetRedis, bridge_gateway, some_fleet, wait_for
+from support.fleet import Fleet, FleetRedis, some_fleet, wait_for
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def hard(tmp_path_factory: pytest.TempPathFactory, base_reference: str) -> Iterator[Fleet]:
+def hard(
+    tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, base_reference: str,
+) -> Iterator[Fleet]:
     """A fleet whose releases have users of their own, in a Redis that keeps them."""
-    redis = FleetRedis(tmp_path_factory.mktemp("redis"), bridge_gateway(), keeps_users=True)
+    gateway = str(urlsplit(fleet_redis.workers_url).hostname)
+    redis = FleetRedis(tmp_path_factory.mktemp("redis"), gateway, keeps_users=True)
     try:
         with some_fleet(tmp_path_factory.mktemp("hard"), redis, base_reference) as made:
             made.variables["worker_redis_user_per_release"] = True

@@ -28,8 +28,7 @@ from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
 
-__all__ = ["PROJECT", "Fleet", "FleetRedis", "Run", "base_reference", "bridge_gateway", "fleet", "fleet_redis"]
-__all__ += ["module_fleet", "some_fleet", "whole"]
+__all__ = ["PROJECT", "Fleet", "Run", "base_reference", "fleet", "fleet_redis", "module_fleet", "some_fleet", "whole"]
 
 PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
@@ -348,15 +347,11 @@ def base_reference() -> str:
     pytest.fail("no driftguard.local/base image: run make setup (playbooks/bootstrap.yml) first")
 
 
-def bridge_gateway() -> str:
-    """The address of this machine that containers reach."""
-    return str(docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1"))
-
-
 @pytest.fixture(scope="session")
 def fleet_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetRedis]:
     """One Redis for all fleets of a test session; each fleet has its own prefix."""
-    redis = FleetRedis(tmp_path_factory.mktemp("redis"), bridge_gateway())
+    gateway = docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
+    redis = FleetRedis(tmp_path_factory.mktemp("redis"), gateway)
     yield redis
     redis.stop()
 
