@@ -21,6 +21,7 @@ from .host_secrets import HostSecrets, read_secrets
 from .module_base import Result
 from .names import RELEASE_PATTERN, SHA_PATTERN
 from .redis_url import parse_redis_url, passwords_in
+from .redis_user_plan import url_for_user
 from .release_info import Release, VariantImage
 from .revisions import Revisions, release_json
 
@@ -44,7 +45,7 @@ def write_compose(
     images = _images(fleet, services, release)
     secrets, store = _secrets(options, services), HostSecrets(root)
     around = Surroundings(
-        fleet=fleet, host=options["host"], root=str(root), sha=str(raw["sha"]), redis_url=options["redis_url"],
+        fleet=fleet, host=options["host"], root=str(root), sha=str(raw["sha"]), redis_url=_url(options, raw),
         production=options["production"], networks=_networks(fleet, options["networks"]),
         start_interval=connect().has_start_interval, secret_marks=store.marks(secrets, write=False))
     # A first pass without writing anything: bad input must not even leave a key behind.
@@ -148,6 +149,13 @@ def _networks(fleet: str, raw: Any) -> tuple[str, ...]:
         raise DriftguardError(
             f"fleet {fleet}, worker_networks", str(error), shown(raw),
             "mend worker_networks in the inventory") from error
+
+
+def _url(options: Mapping[str, Any], release: Mapping[str, Any]) -> str:
+    url = str(options["redis_url"])
+    if not options["redis_user_per_release"]:
+        return url
+    return url_for_user(options["fleet"], url, str(release["release_id"]))
 
 
 def _check_place(fleet: str, host: str, root: Path, url: str) -> None:

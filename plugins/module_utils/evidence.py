@@ -23,6 +23,8 @@ _KEPT = {
     "compose": ("revision", "previous", "changed_secrets", "changed"),
     "rollout": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
     "rollback": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
+    "fence": (
+        "releases", "record", "generation", "confirmed", "unconfirmed", "gone", "users_removed", "changed", "msg"),
     "proof": ("proved", "rows", "expected_sha", "expected_from", "msg"),
 }
 _RELEASE = ("fleet", "release_id", "sha", "created")
@@ -64,7 +66,7 @@ def evidence(options: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, An
         "message": end["message"],
         "decision": options["decision"],
         "published": options["published"],
-        "release": _release(options["release"]) if options["release"] else None,
+        "release": _release(options["release"]) if options["release"].get("release_id") else None,
         "hosts": {
             host: _host(outcome or {}, options["details"].get(host))
             for host, outcome in sorted(options["outcomes"].items())

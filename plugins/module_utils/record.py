@@ -13,6 +13,7 @@ rolling X {A … X}      roll to X              the same: a run that was killed 
 rolling X {A B … X}    roll to T              rolling T; allowed: A, those of B … X that still run, T
 settled X              settle X               the same
 any                    settle T               settled T; allowed: T alone
+any                    fence B                allowed: the others; see :func:`without`
 =====================  =====================  ==================================================================
 
 *A*, always first in ``allowed``, is the release that was settled last: it stays until something is settled, since a
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Iterable, Optional
+from typing import Any, Collection, Iterable, Optional
 
 from .errors import DriftguardError
 from .names import RELEASE_PATTERN, SHA_PATTERN
@@ -55,6 +56,10 @@ class ReleaseRef:
     def as_result(self) -> dict[str, str]:
         """The shape in a module's options and return values."""
         return {"release_id": self.release_id, "sha": self.sha}
+
+
+#: Stands where no release may run: a record that allows it alone parks the whole fleet. No commit has this SHA.
+NOTHING = ReleaseRef("0" * 12 + "." + "0" * 12, "0" * 40)
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,27 @@ def settled(current: Optional[Record], fleet: str, target: ReleaseRef, generatio
     if current is not None and (current.phase, current.allowed) == (wanted.phase, wanted.allowed):
         return current
     return wanted
+
+
+def without(current: Record, bad: Collection[ReleaseRef], generation: int, fallback: Optional[ReleaseRef]) -> Record:
+    """The record with some releases fenced; the current one when it allows none of them.
+
+    ===============================  ==========================================================
+    left of ``allowed``              record then
+    ===============================  ==========================================================
+    several                          rolling; target as it was, or the last of those that are left
+    one                              settled on it
+    none, a fallback                 settled on the fallback
+    none, no fallback                rolling :data:`NOTHING`: the whole fleet parks
+    ===============================  ==========================================================
+    """
+    if not set(bad) & set(current.allowed):
+        return current
+    left = tuple(release for release in current.allowed if release not in bad and release != NOTHING)
+    allowed = left or (fallback or NOTHING,)
+    target = current.target if current.target in allowed else allowed[-1]
+    is_one = len(allowed) == 1 and allowed != (NOTHING,)
+    return Record(current.fleet, generation, SETTLED if is_one else ROLLING, target, allowed)
 
 
 def check_generation(subject: str, generation: int, seen: int) -> None:

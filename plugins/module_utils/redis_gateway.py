@@ -112,6 +112,11 @@ class RedisGateway:
             answers = pipeline.execute(raise_on_error=False)
         return [self._answer(command, answer) for command, answer in zip(commands, answers)]
 
+    def command(self, *words: str) -> Any:
+        """One command; its answer as the server shapes it, byte strings decoded. Two words name it in a failure."""
+        with self._asking(" ".join(words[:2])):
+            return _decoded(self._client.execute_command(*words))
+
     def text(self, key: str) -> Optional[str]:
         """The start (64 KiB) of a string key, None where it is missing or empty."""
         with self._asking(f"key {key}"):

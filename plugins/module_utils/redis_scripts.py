@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from .audit import AUDIT
 from .untrusted import MAX_DOCUMENT
 
 MAX_FIELD = 256
@@ -56,20 +57,28 @@ end
 """
 
 # All reads come before the first write: a key of a wrong type then fails the script before it has done anything.
-PUBLISH = NUMBERS + """
-local release, counter, history, lock = unpack(KEYS)
-local number, record, entry, token, length, channel = unpack(ARGV)
-local seen = highest(redis.call('GET', counter), redis.call('GET', release))
+# A fence has no lease. It gives the record and the highest number that it was planned from, and is refused when
+# either has changed since; its audit entry is part of the same step.
+PUBLISH = NUMBERS + AUDIT + """
+local release, counter, history, lock, stream = unpack(KEYS)
+local number, record, entries, token, length, channel, planned_from, planned_at = unpack(ARGV)
+local now = redis.call('GET', release)
+local seen = highest(redis.call('GET', counter), now)
 redis.call('LLEN', history)
+if stream then
+  audit_ready(stream)
+  if planned_from ~= (now or '') or whole(planned_at) ~= seen then
+    return {'overtaken', string.format('%.0f', seen)}
+  end
+end
 if seen > whole(number) then return {'overtaken', string.format('%.0f', seen)} end
 local lease = redis.call('GET', lock)
 if lease and token ~= '' and field(lease, 'token') ~= token then return {'locked', string.sub(lease, 1, 4096)} end
 redis.call('SET', release, record)
 redis.call('SET', counter, number)
-if entry ~= '' then
-  redis.call('LPUSH', history, entry)
-  redis.call('LTRIM', history, 0, length - 1)
-end
+for entry in string.gmatch(entries, '[^\\n]+') do redis.call('LPUSH', history, entry) end
+if entries ~= '' then redis.call('LTRIM', history, 0, length - 1) end
+if stream then audit(stream, 'fence', unpack(ARGV, 9)) end
 local heard = redis.pcall('PUBLISH', channel, record)
 return {'published', type(heard) == 'number' and tostring(heard) or '-1'}
 """

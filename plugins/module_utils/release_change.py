@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
@@ -13,12 +13,24 @@ from .errors import DriftguardError
 from .host_record import RECORD_FILE, HostRecord, HostRecords
 from .lease_owner import user_at_host
 from .module_base import Result
-from .record import ROLLING, SETTLED, Record, ReleaseRef, check_generation, release_ref, render_json, rolling, settled
+from .record import (
+    ROLLING,
+    SETTLED,
+    Record,
+    ReleaseRef,
+    check_generation,
+    release_ref,
+    render_json,
+    rolling,
+    settled,
+    without,
+)
 from .redis_gateway import RedisGateway, gateway_of
-from .release_history import HistoryEntry, previous_release
+from .release_history import HistoryEntry, fenced_releases, previous_release
 from .untrusted import clean, iso_time
 
 READ = "read"
+FENCED = "fenced"
 FLEET = "fleet"
 
 
@@ -28,6 +40,7 @@ class Asked:
 
     :param running: releases that something still runs, None when that isn't known.
     :param revisions: pairs of host and revision, for the history.
+    :param fenced: releases to take out of a host's record, with ``target`` for when none is left.
     """
 
     fleet: str
@@ -39,9 +52,13 @@ class Asked:
     revisions: tuple[tuple[str, str], ...]
     by: str
     token: str
+    fenced: tuple[ReleaseRef, ...] = ()
 
-    def of(self, current: Optional[Record]) -> Record:
+    def of(self, current: Optional[Record]) -> Optional[Record]:
         """The record to have after the current one."""
+        if self.state == FENCED:
+            # A guard without a record lets nothing start: there is nothing to take out.
+            return None if current is None else _fenced(current, self)
         if self.state == ROLLING:
             return rolling(current, self.fleet, self.target, self.generation, self.running)
         return settled(current, self.fleet, self.target, self.generation)
@@ -70,7 +87,8 @@ def asked_of(options: Mapping[str, Any]) -> Asked:
         options["fleet"], options["state"], _release("target", options["target"]), options["generation"],
         options["run"], None if running is None else tuple(_release("running", item) for item in running),
         tuple(sorted((clean(str(host)), clean(str(number))) for host, number in options["revisions"].items())),
-        clean(options["by"] or user_at_host()), options["token"])
+        clean(options["by"] or user_at_host()), options["token"],
+        tuple(_release("fenced", item) for item in options["fenced"]))
 
 
 def read_host(host: HostRecords) -> Result:
@@ -89,7 +107,7 @@ def change_host(host: HostRecords, asked: Asked, wait: float, check_mode: bool) 
     host.enter(asked.generation, asked.run)
     with host.lock(asked.run, wait):
         result, record = _host_plan(host, asked)
-        if result.changed:
+        if result.changed and record is not None:
             host.write(record)
     return result
 
@@ -116,6 +134,7 @@ class FleetRelease:
         """
         check_generation(f"Redis {self._gateway.place}, key {self._fleet}:release", asked.generation, self._highest)
         record, entry = asked.of(self._record), self._entry(asked)
+        assert record is not None  # only a host's is left out, and only by a fence
         changed = record != self._record or entry is not None
         heard = 0
         if changed and not check_mode:
@@ -126,9 +145,10 @@ class FleetRelease:
 
     def _entry(self, asked: Asked) -> Optional[HistoryEntry]:
         """What the history lacks: a release, or other revisions of it, that this settles."""
-        newest = self._history[0] if self._history else None
+        newest = next((entry for entry in self._history if not entry.fenced), None)
         known = newest is not None and newest.release == asked.target and asked.revisions in ((), newest.revisions)
-        if known or asked.state != SETTLED:
+        # What was fenced and is settled again needs an entry that says so.
+        if (known and self.fence_of(asked.target) is None) or asked.state != SETTLED:
             return None
         return HistoryEntry(
             asked.generation, asked.target, iso_time(self._gateway.time()), asked.by, asked.revisions)
@@ -139,12 +159,22 @@ class FleetRelease:
             **_values(self._record, record), "generation_next": seen + 1,
             "history": [entry.as_result() for entry in history], "history_unreadable": self._unreadable,
             "previous": before.as_result() if before else None,
+            "fenced": [release.as_result() for release in fenced_releases(history)],
         }
+
+    def fence_of(self, release: ReleaseRef) -> Optional[HistoryEntry]:
+        """The fence that a release is under, None when it isn't fenced."""
+        return fenced_releases(self._history).get(release)
 
 
 def _fleet(release: FleetRelease, asked: Optional[Asked], module: Any) -> Result:
     if asked is None:
         return release.read()
+    fence = release.fence_of(asked.target)
+    if fence is not None and asked.state == ROLLING:
+        module.warn(
+            f"Release {asked.target.release_id} was fenced {clean(fence.at)} by {fence.by}"
+            f"{': ' + fence.reason if fence.reason else ''}. It is asked for by name, so its workers run again.")
     result, heard = release.change(asked, module.check_mode)
     if heard < 0:
         module.warn(
@@ -153,11 +183,17 @@ def _fleet(release: FleetRelease, asked: Optional[Asked], module: Any) -> Result
     return result
 
 
-def _host_plan(host: HostRecords, asked: Asked) -> tuple[Result, Record]:
+def _fenced(current: Record, asked: Asked) -> Record:
+    """A host's record without releases. It rolls until a deploy settles it, since what runs there is another thing."""
+    left = without(current, asked.fenced, asked.generation, asked.target)
+    return left if left == current else replace(left, phase=ROLLING)
+
+
+def _host_plan(host: HostRecords, asked: Asked) -> tuple[Result, Optional[Record]]:
     host.check(asked.generation, asked.run)
     found = host.read()
     record = asked.of(found.record)
-    changed = record != found.record or bool(found.problem)
+    changed = record is not None and (record != found.record or bool(found.problem))
     seen = max(host.highest(), asked.generation)
     header = f"{host.directory}/guard/{RECORD_FILE}"
     return Result(changed, _host_values(found, record, seen), _text(found.record), _text(record), header), record

@@ -12,6 +12,11 @@ from typing import Any, Iterable, Optional, Sequence
 from .record import ReleaseRef, parse_release
 from .untrusted import clean, json_object, whole_number
 
+TARGET = "target"
+ALLOWED = "allowed"
+PAST = "past"
+MAX_REASON = 500
+
 
 @dataclass(frozen=True)
 class HistoryEntry:
@@ -21,6 +26,9 @@ class HistoryEntry:
     :param at: when, ISO-8601 UTC, Redis's time.
     :param by: who ran the deploy.
     :param revisions: pairs of host and the revision it got.
+    :param fenced: empty for a release that was settled; for one that was fenced, what it was then: :data:`TARGET`,
+        :data:`ALLOWED` next to another one, or :data:`PAST`.
+    :param reason: why it was fenced.
     """
 
     generation: int
@@ -28,19 +36,22 @@ class HistoryEntry:
     at: str
     by: str
     revisions: tuple[tuple[str, str], ...] = ()
+    fenced: str = ""
+    reason: str = ""
 
     def as_json(self) -> str:
-        """The entry as it is stored in Redis."""
+        """The entry as it is stored in Redis: one line."""
+        fence = {"fenced": self.fenced, "reason": self.reason} if self.fenced else {}
         return json.dumps({
             "generation": self.generation, **self.release.as_json(), "revisions": dict(self.revisions),
-            "at": self.at, "by": self.by,
+            "at": self.at, "by": self.by, **fence,
         }, sort_keys=True, separators=(",", ":"))
 
     def as_result(self) -> dict[str, Any]:
         """The entry as a module's return value."""
         return {
             "generation": self.generation, **self.release.as_result(), "revisions": dict(self.revisions),
-            "at": self.at, "by": self.by,
+            "at": self.at, "by": self.by, "fenced": self.fenced, "reason": self.reason,
         }
 
 
@@ -55,18 +66,33 @@ def previous_release(history: Sequence[HistoryEntry], current: Optional[ReleaseR
     """Where a rollback from the current release goes.
 
     History is read as deploys and their undoing: going back to B over C takes C out, so that
-    the next rollback from B goes to what was before B and not to C again.
+    the next rollback from B goes to what was before B and not to C again. A fence takes its release out for good:
+    only a deploy that asks for it puts it back.
 
     :param history: newest first.
     """
     stack: list[HistoryEntry] = []
     for entry in reversed(history):
+        if entry.fenced:
+            stack = [other for other in stack if other.release != entry.release]
+            continue
         known = [place for place, other in enumerate(stack) if other.release == entry.release]
         stack = [*(stack[:known[0]] if known else stack), entry]
     below = [place for place, entry in enumerate(stack) if entry.release == current]
     if below:
         return stack[below[0] - 1] if below[0] > 0 else None
     return stack[-1] if stack else None
+
+
+def fenced_releases(history: Sequence[HistoryEntry]) -> dict[ReleaseRef, HistoryEntry]:
+    """The releases that were fenced and not settled since, each with the entry that says so.
+
+    :param history: newest first.
+    """
+    newest: dict[ReleaseRef, HistoryEntry] = {}
+    for entry in history:
+        newest.setdefault(entry.release, entry)
+    return {release: entry for release, entry in newest.items() if entry.fenced}
 
 
 def _history_entry(document: Optional[dict[str, Any]]) -> Optional[HistoryEntry]:
@@ -79,4 +105,11 @@ def _history_entry(document: Optional[dict[str, Any]]) -> Optional[HistoryEntry]
     pairs = revisions.items() if isinstance(revisions, dict) else ()
     return HistoryEntry(
         generation, release, clean(str(document.get("at", ""))), clean(str(document.get("by", ""))),
-        tuple((clean(str(host)), clean(str(revision))) for host, revision in pairs))
+        tuple((clean(str(host)), clean(str(revision))) for host, revision in pairs), *_fence_of(document))
+
+
+def _fence_of(document: dict[str, Any]) -> tuple[str, str]:
+    fenced = document.get("fenced")
+    if not fenced:
+        return "", ""
+    return (fenced if fenced in (TARGET, ALLOWED) else PAST), clean(str(document.get("reason", "")), MAX_REASON)

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Collection, Optional
 
 from .errors import DriftguardError
 from .host_files import make_directory, read_text, sync_directory, write_atomic, write_error
@@ -191,9 +191,10 @@ class Revisions:
         except OSError as error:
             raise write_error(self._link, error) from error
 
-    def resolve(self, wanted: str) -> int:
+    def resolve(self, wanted: str, fenced: Collection[str] = ()) -> int:
         """The revision a person means.
 
+        :param fenced: ids of releases that ``previous`` passes over.
         :param wanted: ``current``, ``previous`` (what was proved before the current one), a number, or a prefix of a
             SHA or release id.
         :raises DriftguardError: none, or more than one fits.
@@ -204,19 +205,20 @@ class Revisions:
                 raise self._unresolved(wanted)
             return found
         if wanted == "previous":
-            return self._previous()
+            return self._previous(fenced)
         if _is_number(wanted) and int(wanted) in self.numbers():
             return int(wanted)
         return self._by_prefix(wanted)
 
-    def _previous(self) -> int:
+    def _previous(self, fenced: Collection[str]) -> int:
         """What was before the current one; going back to B over C takes C out, as release_history does."""
         current, kept = self.current(), set(self.numbers())
         stack: list[int] = []
         for number in (int(entry["revision"]) for entry in self.history()):
             stack = [*(stack[: stack.index(number)] if number in stack else stack), number]
         below = stack[: stack.index(current)] if current in stack else stack
-        usable = [number for number in below if number in kept]
+        barred = {entry["revision"] for entry in self.history() if entry.get("releaseId") in fenced}
+        usable = [number for number in below if number in kept and number not in barred]
         if not usable:
             raise self._unresolved("previous")
         return usable[-1]

@@ -157,19 +157,26 @@ class Rollout:
 
     def _is_left_midway(self) -> bool:
         """Whether a run ended before it was decided: what runs here may then be another release than the current."""
-        current, record = self._revisions.current(), HostRecords(Path(self._options["root"]), self._fleet).read().record
-        if current is None or record is None:
+        proved, record = self._proved(), HostRecords(Path(self._options["root"]), self._fleet).read().record
+        if not proved or record is None:
             return False
-        proved = self._revisions.load(current).release.release_id
         return record.phase != SETTLED or record.target.release_id != proved
+
+    def _proved(self) -> str:
+        """Id of the release that was proved here last, empty before the first."""
+        current = self._revisions.current()
+        return "" if current is None else self._revisions.load(current).release.release_id
 
     def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
         """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
         if self._check_mode and self._options["desired"]:
             return (*prediction(self._fleet, self._options["revision"], self._options["desired"]), self._root)
         wanted = self._options["revision"]
+        fenced = self._options["fenced"]
         # Before a release that was never published is the one that was proved last.
-        number = self._revisions.resolve("current" if wanted == "previous" and self._is_left_midway() else wanted)
+        if wanted == "previous" and self._is_left_midway() and self._proved() not in fenced:
+            wanted = "current"
+        number = self._revisions.resolve(wanted, fenced)
         revision: Revision = self._revisions.load(number)
         return number, revision.release, revision.services, revision.compose_file
 

@@ -11,6 +11,7 @@ all good, part of it        keep: what was rolled stays, nothing is published, t
 any bad or unreachable      rollback of every host that moved
 a check-mode run            keep, nothing happened
 a verify run                verify: nothing to decide, only to conclude; part of the fleet proves nothing of the whole
+a fence run                 fence: nothing to decide; part of the fleet, or an instance that is silent, confirms nothing
 ==========================  ======================================================================================
 """
 
@@ -23,6 +24,7 @@ PUBLISH = "publish"
 ROLLBACK = "rollback"
 KEEP = "keep"
 VERIFY = "verify"
+FENCE = "fence"
 
 OK = "ok"
 PREDICTED = "predicted"
@@ -31,6 +33,8 @@ ROLLED_BACK = "rolled back"
 NOT_PROVED = "not proved"
 MIXED = "mixed"
 UNSETTLED = "unsettled"
+FENCED = "fenced"
+NOT_CONFIRMED = "not confirmed"
 
 
 Outcomes = Mapping[str, Mapping[str, Any]]
@@ -58,8 +62,8 @@ def conclude(
 ) -> dict[str, Any]:
     """What the run is in the end: its result, whether it failed, and a sentence for each host that matters.
 
-    Result is one of ``ok``, ``predicted``, ``failed`` (nothing was touched), ``not proved``, ``rolled back``, ``mixed``
-    and ``unsettled`` (published, but a host didn't finish).
+    Result is one of ``ok``, ``predicted``, ``failed`` (nothing was touched), ``not proved``, ``rolled back``,
+    ``mixed``, ``unsettled`` (published, but a host didn't finish), ``fenced`` and ``not confirmed``.
     """
     facts = decide(outcomes, fleet_hosts, check_mode)
     # Decided to go back: a host that still counts as good was not reached for it, and runs the new release.
@@ -70,12 +74,16 @@ def conclude(
         result = OK if done and not facts["left_out"] else NOT_PROVED
     elif check_mode:
         result = PREDICTED if done else FAILED
+    elif decision == FENCE and published:
+        result = FENCED if done and not facts["left_out"] else NOT_CONFIRMED
+    elif decision == FENCE:
+        result = FAILED
     elif decision == PUBLISH and published:
         result = OK if done and not facts["left_out"] else UNSETTLED
     else:
         result = _unpublished(outcomes, facts, decision, stuck)
     return {
-        "result": result, "failed": result not in (OK, PREDICTED), "message": SENTENCES[result],
+        "result": result, "failed": result not in (OK, PREDICTED, FENCED), "message": SENTENCES[result],
         "lines": _lines(outcomes, facts, result, stuck)}
 
 
@@ -92,7 +100,7 @@ def _lines(outcomes: Outcomes, facts: Mapping[str, Any], result: str, stuck: Seq
         lines.append(f"{host}: {outcome.get('stage') or 'reach'}: {outcome.get('message') or 'no answer'}")
     if result == MIXED:
         lines += [f"{host}: may run either release" for host in stuck]
-    if result in (MIXED, NOT_PROVED, PREDICTED):
+    if result in (MIXED, NOT_PROVED, PREDICTED, NOT_CONFIRMED):
         lines += [f"{host}: was left out of this run and keeps what it runs" for host in facts["left_out"]]
     return lines
 
@@ -108,5 +116,7 @@ SENTENCES = {
     ROLLED_BACK: "The run failed; every host that had moved is back on what it ran before, proved",
     NOT_PROVED: "Not every worker of the fleet is proved",
     MIXED: "The fleet may be on more than one release: nothing was published",
+    FENCED: "The release is fenced: every instance of it has confirmed, or is gone",
+    NOT_CONFIRMED: "The release is fenced, but not everything has confirmed it",
     UNSETTLED: "The release was published, but not every host finished: deploy again",
 }

@@ -37,7 +37,7 @@ UNKNOWN = "UNKNOWN"
 RECORD = "RECORD"
 
 # These may pass by themselves within a heartbeat or a registration's lifetime, so a proof may wait for them.
-PASSING = frozenset({STARTING, DRAINING, UNREGISTERED, DEAD, UNKNOWN})
+PASSING = frozenset({STARTING, DRAINING, FENCED, UNREGISTERED, DEAD, UNKNOWN})
 SHOWN_CHANGES = 3
 
 

@@ -59,6 +59,12 @@ options:
     description:
       - Password for Redis. The workers get it as a file, named by C(REDIS_PASSWORD_FILE).
     type: str
+  redis_user_per_release:
+    description:
+      - The workers log in as the Redis user of their release, C(<fleet>.<release id>), which
+        M(driftguard.workers.worker_redis_user) makes. O(redis_url) must not name another then.
+    type: bool
+    default: false
   secrets:
     description:
       - Secrets by name. A service gets those that it lists under C(secrets), as files in C(/run/secrets).
@@ -165,6 +171,7 @@ ARGUMENTS = {
     "lock_wait": {"type": "float", "default": 60.0},
     "redis_url": {"type": "str", "required": True},
     "redis_password": {"type": "str", "no_log": True},
+    "redis_user_per_release": {"type": "bool", "default": False},
     "secrets": {"type": "dict", "default": {}, "no_log": True},
     "networks": {"type": "list", "elements": "str", "default": []},
     "production": {"type": "bool", "default": True},

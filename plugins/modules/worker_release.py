@@ -30,8 +30,11 @@ options:
       - V(rolling) also allows O(target). What was settled last stays allowed, and what O(running) names of a deploy
         that was cut off.
       - V(settled) allows O(target) alone. Every other release is fenced.
+      - V(fenced) takes O(fenced) out of a host's record, with O(scope=host). Where nothing else is allowed O(target)
+        is, so that a record stays. A host without a record is left as it is. M(driftguard.workers.worker_fence) does it
+        for the fleet.
     type: str
-    choices: [read, rolling, settled]
+    choices: [read, rolling, settled, fenced]
     default: read
   scope:
     description:
@@ -43,6 +46,7 @@ options:
   target:
     description:
       - The release to go to. Required unless O(state=read).
+      - A release that was fenced may be deployed again. With O(state=rolling) that is warned of.
     type: dict
     suboptions:
       release_id:
@@ -73,6 +77,23 @@ options:
       - When it is not given, what the last deploy was going to stays, and no older attempt.
     type: list
     elements: dict
+    suboptions:
+      release_id:
+        description:
+          - Id of the release.
+        type: str
+        required: true
+      sha:
+        description:
+          - Full SHA of its commit.
+        type: str
+        required: true
+  fenced:
+    description:
+      - Releases to take out, with O(state=fenced).
+    type: list
+    elements: dict
+    default: []
     suboptions:
       release_id:
         description:
@@ -198,7 +219,7 @@ generation_next:
   type: int
   sample: 8
 history:
-  description: Releases that were settled, newest first.
+  description: Releases that were settled or fenced, newest first.
   returned: success and O(scope=fleet)
   type: list
   elements: dict
@@ -219,7 +240,15 @@ history:
       description: When, in UTC by Redis's clock.
       type: str
     by:
-      description: Who deployed.
+      description: Who deployed, or fenced.
+      type: str
+    fenced:
+      description:
+        - Empty for a release that was settled.
+        - For one that was fenced, what it was then. V(target), V(allowed) next to the target, or V(past).
+      type: str
+    reason:
+      description: Why it was fenced.
       type: str
 history_unreadable:
   description: Number of entries in the history that are not entries of this collection.
@@ -230,8 +259,14 @@ previous:
   description:
     - The entry of the history that a rollback goes to, null when there is none.
     - Going back to B over C takes C out, so a second rollback goes to what was before B.
+    - Never one that is fenced.
   returned: success and O(scope=fleet)
   type: dict
+fenced:
+  description: Releases that were fenced and not settled since, C(release_id) and C(sha).
+  returned: success and O(scope=fleet)
+  type: list
+  elements: dict
 problem:
   description: Why the host's record could not be taken as it was, empty when it could. Rolling and settling mend it.
   returned: success and O(scope=host)
@@ -253,12 +288,13 @@ ARGUMENTS = {
     **ROOT_SPEC,
     **REDIS_SPEC,
     "redis_url": {"type": "str"},
-    "state": {"type": "str", "choices": ["read", "rolling", "settled"], "default": "read"},
+    "state": {"type": "str", "choices": ["read", "rolling", "settled", "fenced"], "default": "read"},
     "scope": {"type": "str", "choices": ["fleet", "host"], "default": "fleet"},
     "target": {"type": "dict", "options": RELEASE},
     "generation": {"type": "int"},
     "run": {"type": "str", "default": ""},
     "running": {"type": "list", "elements": "dict", "options": RELEASE},
+    "fenced": {"type": "list", "elements": "dict", "options": RELEASE, "default": []},
     "revisions": {"type": "dict", "default": {}},
     "by": {"type": "str", "default": ""},
     "token": {"type": "str", "default": "", "no_log": False},
@@ -268,6 +304,7 @@ NEEDED = [
     ("scope", "fleet", ("redis_url",)),
     ("state", "rolling", ("target", "generation")),
     ("state", "settled", ("target", "generation")),
+    ("state", "fenced", ("target", "generation", "fenced")),
 ]
 
 

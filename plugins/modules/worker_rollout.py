@@ -51,6 +51,12 @@ options:
       - What M(driftguard.workers.worker_compose) returned as RV(driftguard.workers.worker_compose#module:desired). Only
         check mode reads it, where the revision is not written.
     type: dict
+  fenced:
+    description:
+      - Ids of releases that were fenced. V(previous) passes over them.
+    type: list
+    elements: str
+    default: []
   services:
     description:
       - Services to recreate although nothing differs. With some named, anything due for the others is an error.
@@ -210,6 +216,7 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["present", "settled", "absent"], "default": "present"},
     "revision": {"type": "str", "default": "current"},
     "desired": {"type": "dict"},
+    "fenced": {"type": "list", "elements": "str", "default": []},
     "services": {"type": "list", "elements": "str", "default": []},
     "prune": {"type": "str", "choices": ["none", "project", "all"], "default": "none"},
     "generation": {"type": "int", "required": True},

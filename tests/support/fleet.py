@@ -74,9 +74,10 @@ class Run:
 
 
 class FleetRedis:
-    """A Redis that containers reach through the bridge and this process through loopback."""
+    """A Redis that containers reach through the bridge and this process through loopback; with an ACL file if asked."""
 
-    def __init__(self, directory: Path, gateway: str) -> None:
+    def __init__(self, directory: Path, gateway: str, keeps_users: bool = False) -> None:
+        self._keeps_users = keeps_users
         self.password = f"fleet-{uuid4().hex}"
         self.port = _free_port()
         self.workers_url = f"redis://{gateway}:{self.port}/0"
@@ -90,8 +91,10 @@ class FleetRedis:
         config = self._directory / "redis.conf"
         config.write_text(
             f"bind 0.0.0.0\nport {self.port}\nrequirepass {self.password}\nmaxmemory-policy noeviction\n"
-            f"appendonly yes\ndir {self._directory}\n"
+            f"appendonly yes\ndir {self._directory}\n" + ("aclfile users.acl\n" if self._keeps_users else "")
         )
+        if self._keeps_users and not (users := self._directory / "users.acl").exists():
+            users.write_text(f"user default on >{self.password} ~* &* +@all\n")
         self._process = subprocess.Popen(
             ["redis-server", str(config)],
             stdin=subprocess.DEVNULL,

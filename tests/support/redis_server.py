@@ -47,10 +47,13 @@ class RedisServer:
 
     :param directory: for its configuration and data.
     :param host: address to listen on; the engine's bridge for containers.
+    :param keeps_users: whether it has an ACL file.
     :param tls: directory with ``ca.crt``, ``server.crt`` and ``server.key``; then the port speaks TLS.
     """
 
-    def __init__(self, directory: Path, password: str = PASSWORD, tls: Path | None = None, host: str = HOST) -> None:
+    def __init__(self, directory: Path, password: str = PASSWORD, tls: Path | None = None, host: str = HOST,
+                 keeps_users: bool = False) -> None:
+        self._keeps_users = keeps_users
         self.host = host
         self.port = _free_port()
         self.password = password
@@ -92,6 +95,9 @@ class RedisServer:
         """Start it, and wait until it answers."""
         self._directory.mkdir(parents=True, exist_ok=True)
         (self._directory / "redis.conf").write_text(self._configuration(), encoding="utf-8")
+        users = self._directory / "users.acl"
+        if self._keeps_users and not users.exists():
+            users.write_text(f"user default on >{self.password} ~* &* +@all\n", encoding="utf-8")
         log = self._directory / "redis.log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -164,7 +170,8 @@ class RedisServer:
         ]
 
     def _keeping(self) -> list[str]:
-        return [f"dir {self._directory}", 'save ""', "appendonly yes", "maxmemory-policy noeviction"]
+        return [f"dir {self._directory}", 'save ""', "appendonly yes", "maxmemory-policy noeviction",
+                *(["aclfile users.acl"] if self._keeps_users else [])]
 
 
 @contextmanager

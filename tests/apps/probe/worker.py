@@ -2,7 +2,8 @@
 """The tests' worker: registers, beats, and misbehaves as behaviour.json says.
 
 ``crash_after`` seconds: exits with status 3; ``hang``: never becomes healthy; ``ignore_sigterm``: stays until it is
-killed, or only those of a service do; ``lie``: registers this SHA; ``mute``: never registers; ``say``: a log line.
+killed, or only those of a service do; ``lie``: registers this SHA; ``mute``: never registers; ``obey``: says
+that it is fenced when the fleet's record doesn't allow it, or only those of a service do; ``say``: a log line.
 """
 
 from __future__ import annotations
@@ -66,6 +67,13 @@ def iso(redis: Redis) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(answer[0])))
 
 
+def state(redis: Redis) -> str:
+    """What it says of itself."""
+    obeys = BEHAVIOUR.get("obey") in (True, ENV["WORKER_TYPE"])
+    record: Any = redis.ask("GET", f"{ENV['WORKER_FLEET']}:release") if obeys else b""
+    return "fenced" if record and IMAGE["release"].encode() not in record else "running"
+
+
 def main() -> None:
     """Work until told to stop."""
     started = time.monotonic()
@@ -91,7 +99,7 @@ def main() -> None:
                 redis.ask("HSET", key, "gitSha", BEHAVIOUR.get("lie", ENV["GIT_SHA"]), "buildDate", ENV["BUILD_DATE"],
                           "startedAt", born, "pid", os.getpid(), "host", ENV["WORKER_HOST"],
                           "service", ENV["WORKER_TYPE"], "containerId", me,
-                          "releaseId", IMAGE["release"], "state", "running", "heartbeatAt", now)
+                          "releaseId", IMAGE["release"], "state", state(redis), "heartbeatAt", now)
                 redis.ask("EXPIRE", key, 15)
                 redis.ask("ZADD", f"{ENV['WORKER_FLEET']}:workers", time.time(), member)
             for _ in range(20):

@@ -39,6 +39,7 @@ class Place:
             "placement": None, "host": "host1", "release": release_data(), "generation": 7, "run": "r1",
             "lock_wait": 0.0,
             "redis_url": "redis://redis:6379/0", "redis_password": PASSWORD, "networks": ["demo"], "production": True,
+            "redis_user_per_release": False,
             "secrets": {"token": "s3cret-token", "unused": "nobody-wants-it"}}
 
     def compose(self, check_mode: bool = False, **options: Any) -> Result:
@@ -111,6 +112,19 @@ def test_no_secret_leaves_its_file(place: Place) -> None:
 
 
 @AS_ROOT
+def test_a_release_logs_in_as_its_own_user(place: Place) -> None:
+    place.compose(redis_user_per_release=True)
+    (number,) = Revisions(place.fleet).numbers()
+    document = yaml.safe_load((place.fleet / f"revisions/{number}/compose.yml").read_text())
+    url = document["services"]["extractor"]["environment"]["REDIS_URL"]
+    assert url == f"redis://demo.{RELEASE_ID}@redis:6379/0"
+
+
+def test_a_second_user_in_the_url_is_refused(place: Place) -> None:
+    said = place.refused(redis_user_per_release=True, redis_url="redis://me@redis:6379/0")
+    assert "worker_redis_url" in said
+
+
 def test_a_second_run_changes_nothing_and_a_prediction_is_what_the_run_does(place: Place) -> None:
     predicted = place.compose(True)
     assert place.files() == {}

@@ -154,7 +154,7 @@ def test_a_worker_that_stayed_up_is_settled(restarts: int, seconds: float) -> No
 
 @pytest.mark.parametrize(("changes", "said", "verdict"), [
     ({"image_id": "sha256:" + "b" * 64}, {}, "STALE"), ({"status": "exited"}, {}, "STOPPED"),
-    ({}, {"gitSha": OLD_SHA}, "STALE"), ({}, {"state": "fenced"}, "FENCED"), ({}, {"host": "host2"}, "MISMATCH"),
+    ({}, {"gitSha": OLD_SHA}, "STALE"), ({}, {"host": "host2"}, "MISMATCH"),
 ])
 def test_what_stays_wrong_is_named_before_a_restart(
     changes: dict[str, Any], said: dict[str, Any], verdict: str,
@@ -204,7 +204,7 @@ def test_what_expires_is_waited_for(changes: dict[str, Any], passes: bool) -> No
 @pytest.mark.parametrize(("verdict", "passes"), [
     (verdicts.OK, True), (verdicts.STARTING, True), (verdicts.DRAINING, True), (verdicts.UNREGISTERED, True),
     (verdicts.UNKNOWN, True), (verdicts.DEAD, True), (verdicts.STALE, False), (verdicts.MISSING, False),
-    (verdicts.FENCED, False),
+    (verdicts.FENCED, True),
     (verdicts.STOPPED, False), (verdicts.EXTRA, False), (verdicts.MISMATCH, False), (verdicts.RECORD, False),
 ])
 def test_what_may_pass(verdict: str, passes: bool) -> None:

@@ -119,6 +119,22 @@ def test_without_a_previous_one_nothing_is_guessed(kept: Kept, settled: list[int
         kept.revisions.resolve("previous")
 
 
+@pytest.mark.parametrize(("settled", "fenced", "previous"), [
+    ([1, 2, 3], "b", 1), ([1, 2, 3], "c", 2), ([1, 2, 3, 2], "a", None), ([1, 2, 3], "ab", None),
+])
+def test_a_previous_one_that_is_fenced_is_passed_over(
+    kept: Kept, settled: list[int], fenced: str, previous: int | None,
+) -> None:
+    kept.settle(*settled)
+    ids = [f"{letter * 12}.{'0' * 12}" for letter in fenced]
+    if previous is None:
+        with pytest.raises(DriftguardError, match="revision previous"):
+            kept.revisions.resolve("previous", ids)
+    else:
+        assert kept.revisions.resolve("previous", ids) == previous
+    assert kept.revisions.resolve("b" * 7, ids) == 2, "by name it may be asked for"
+
+
 def test_a_previous_one_that_is_gone_is_skipped(kept: Kept) -> None:
     kept.settle(1, 2, 3)
     for file in (kept.root / "revisions/2").iterdir():

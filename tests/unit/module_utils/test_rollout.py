@@ -41,7 +41,7 @@ class Host:
         self.options: dict[str, Any] = {
             "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,
             "services": [], "prune": "none", "generation": 9, "run": "me", "wait_timeout": 0.1, "stabilize": 0.0,
-            "lock_wait": 1.0, "published": None}
+            "lock_wait": 1.0, "published": None, "fenced": []}
 
     def write(self, number: int, services: dict[str, Any]) -> None:
         self.revisions.write(number, "# compose\n", release_json(release_data(), services))
@@ -246,6 +246,16 @@ def test_before_a_release_that_was_never_published_is_the_one_proved_last(
         host.rollout(state="settled", revision=str(number))
     HostRecords(host.root, "demo").write(record_of(phase, release_id))
     assert host.rollout(True, revision="previous", desired=None).values["revision"] == found
+
+
+def test_the_one_proved_last_is_passed_over_when_it_is_fenced(host: Host) -> None:
+    """A fence leaves the host's record rolling, so that it looks as after a run that was cut off."""
+    host.write(6, DESIRED["services"])
+    for number in (6, 7):
+        host.rollout(state="settled", revision=str(number))
+    HostRecords(host.root, "demo").write(record_of("rolling", "0123456789ab.ffffffffffff"))
+    with pytest.raises(DriftguardError, match="revision previous"):
+        host.rollout(True, revision="previous", desired=None, fenced=[RELEASE_ID])
 
 
 def test_what_a_killed_run_was_stopping_is_recreated_though_it_still_runs(host: Host) -> None:

@@ -51,11 +51,21 @@ def test_decisions(outcomes: list[Any], hosts: int, check_mode: bool, decision: 
     ([SAME, SAME], 2, "verify", False, "ok"), ([SAME, BEFORE], 2, "verify", False, "not proved"),
     ([SAME], 2, "verify", False, "not proved"), ([], 0, "verify", False, "not proved"),
     ([], 1, "verify", False, "not proved"),
+    ([SAME, BEFORE], 2, "fence", True, "not confirmed"), ([SAME, AWAY], 2, "fence", True, "not confirmed"),
+    ([SAME], 2, "fence", True, "not confirmed"), ([], 0, "fence", True, "not confirmed"),
+    ([SAME, SAME], 2, "fence", False, "failed"), ([AWAY], 1, "fence", False, "failed"),
 ])
 def test_results(outcomes: list[Any], hosts: int, decision: str, published: bool, result: str) -> None:
     end = conclude(_named(outcomes), _hosts(hosts), decision, published, False)
     assert (end["result"], end["failed"]) == (result, result != "ok")
     assert end["message"] == SENTENCES[result]
+
+
+def test_a_release_is_fenced_when_every_host_of_the_fleet_is_good() -> None:
+    end = conclude(_named([SAME, SAME]), _hosts(2), "fence", True, False)
+    assert (end["result"], end["failed"], end["lines"]) == ("fenced", False, [])
+    assert conclude(_named([SAME]), _hosts(2), "fence", True, False)["lines"] == [
+        "host2: was left out of this run and keeps what it runs"]
 
 
 @pytest.mark.parametrize(
