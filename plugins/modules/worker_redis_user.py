@@ -26,8 +26,8 @@ options:
     description:
       - V(present) makes the users of O(releases), or makes them what they should be.
       - V(absent) deletes the users of O(releases), now.
-      - V(pruned) deletes the users of all releases of the fleet that its record does not allow, once no live instance of
-        them is registered, or after the longest C(drain_time) of O(services).
+      - V(pruned) deletes the users of all releases of the fleet that its record does not allow, once no live instance
+        of them is registered, or after the longest C(drain_time) of O(services).
     type: str
     choices: [present, absent, pruned]
     default: present
