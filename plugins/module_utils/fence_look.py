@@ -143,10 +143,11 @@ def _sum(watched: Watched, is_prediction: bool) -> list[str]:
 
 def _instance(one: Registration) -> Instance:
     verdict = _VERDICTS.get(one.state, verdicts.UNKNOWN)
-    where = f" on {one.host}" if one.host else ""
+    where = f" on {clean(one.host)}" if one.host else ""
+    stop = f"docker stop {one.instance}" if one.container_id else f"process {one.pid or 'unknown'}"
     return Instance(
         one.service, one.instance, clean(one.host), one.state, one.heartbeat_at, verdict, _FOUND[verdict],
-        "" if verdict in _CONFIRMED else f"stop it{where}: docker stop {one.instance}; then run the fence again")
+        "" if verdict in _CONFIRMED else f"stop it{where}: {stop}; then run the fence again")
 
 
 def _gone(before: Instance, is_cut: bool) -> Instance:

@@ -26,7 +26,7 @@ from .names import RELEASE_PATTERN
 from .record import MAX_ALLOWED, NOTHING, ROLLING, Record, ReleaseRef, release_ref, without
 from .registrations import Registration
 from .release_history import ALLOWED, PAST, TARGET, HistoryEntry, fenced_releases, previous_release
-from .untrusted import clean
+from .untrusted import MAX_NUMBER, clean
 
 MIN_SHA_PREFIX = 7
 SHOWN_RELEASES = 8
@@ -108,6 +108,7 @@ def plan_fence(
 
     :param highest: the highest deployment number that is known.
     :param note: when (ISO 8601), who and why, for the history.
+    :raises DriftguardError: there is no higher number.
     """
     current = known.record or _assumed(fleet, known.running, bad)
     at, by, reason = note
@@ -117,6 +118,10 @@ def plan_fence(
     fallback = previous_release([*entries, *known.history], None)
     record = without(current, bad, highest + 1, fallback.release if fallback else None)
     number = highest + 1 if record != known.record else max(highest, 1)
+    if number > MAX_NUMBER:
+        raise DriftguardError(
+            f"fleet {fleet}, deployment number", f"less than {MAX_NUMBER}", str(highest),
+            f"find out who wrote it; SET {fleet}:generation to the last deploy's, or mend the record")
     return FencePlan(
         tuple(bad), record, number,
         tuple(HistoryEntry(number, *_rest(entry)) for entry in entries))

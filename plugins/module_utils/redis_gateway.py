@@ -21,7 +21,7 @@ from .record import Record, parse_record, render_compact
 from .redis_errors import redis_error
 from .redis_scripts import PUBLISH, READ_HISTORY, READ_REGISTRATIONS
 from .redis_url import RedisAddress, parse_redis_url, passwords_in
-from .registrations import FIELDS, Snapshot, parse_registration, split_member
+from .registrations import FIELDS, Snapshot, split_member
 from .release_history import HistoryEntry, parse_history
 from .untrusted import MAX_DOCUMENT, check_fleet, check_seconds, clean, decode, digits
 
@@ -139,7 +139,7 @@ class RedisGateway:
         parts = sorted(parts for _member, parts in named if parts is not None)
         snapshot = Snapshot(self.time(), malformed=strange)
         for (service, instance), row in zip(parts, self._rows(fleet, parts)):
-            _sort_in(snapshot, service, instance, row)
+            snapshot.take(service, instance, row)
         return snapshot
 
     def record(self, fleet: str) -> Optional[Record]:
@@ -285,15 +285,6 @@ def _decoded(value: Any) -> Any:
     if isinstance(value, list):
         return [_decoded(item) for item in value]
     return decode(value) if isinstance(value, bytes) else value
-
-
-def _sort_in(snapshot: Snapshot, service: str, instance: str, row: Any) -> None:
-    if row is False:
-        snapshot.dead.append(f"{service}:{instance}")
-    elif isinstance(row, str):
-        snapshot.malformed.append(f"{service}:{instance}: {clean(row)}")
-    else:
-        snapshot.registrations.append(parse_registration(service, instance, row[:-1], int(row[-1])))
 
 
 _REQUIREMENTS = (

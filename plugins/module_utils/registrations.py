@@ -74,6 +74,15 @@ class Snapshot:
     dead: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
 
+    def take(self, service: str, instance: str, row: Any) -> None:
+        """Sort in what Redis holds of an instance: False, why it can't be read, or values and a time to live."""
+        if row is False:
+            self.dead.append(f"{service}:{instance}")
+        elif isinstance(row, str):
+            self.malformed.append(f"{service}:{instance}: {clean(row)}")
+        else:
+            self.registrations.append(parse_registration(service, instance, row[:-1], int(row[-1])))
+
 
 def split_member(member: str) -> Optional[tuple[str, str]]:
     """Service and instance of an index member, None when it isn't one."""

@@ -15,8 +15,8 @@ description:
     connections are cut at once and can't be made again.
   - A user may do with the keys and channels of its fleet what a worker does. It may not manage the server, nor read
     other fleets' keys.
-  - Every change is saved to the server's ACL file. A server without one is refused, since its users would vanish with a
-    restart.
+  - Every change is saved to the server's ACL file. A server without one is refused, since its users would vanish
+    with a restart.
 extends_documentation_fragment:
   - driftguard.workers.attributes
   - driftguard.workers.fleet

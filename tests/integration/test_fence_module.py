@@ -123,7 +123,7 @@ def test_it_waits_for_those_that_are_on_their_way(server: RedisServer, gateway: 
 
 
 def test_a_publication_in_between_is_taken_in(server: RedisServer, gateway: RedisGateway) -> None:
-    """What was planned from an older record is refused, also when a deploy only took a number or wrote another."""
+    """What was planned from an older record is refused, also by a deploy's number alone."""
     before = read_before(gateway, "demo")
     plan = plan_fence("demo", Known(before.record, before.history, ()), [B], before.highest, ("t", "ann", ""))
     gateway.publish_record(rolling(before.record, "demo", C, 2))

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The fence by its playbook: a release is stopped where it runs, a deploy of it fails, a good one is reached."""
+"""The fence through its playbook: a release is stopped where it runs, its deploy fails, and a good one is reached."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_stopped_rolled_back_and_deployed_again(module_fleet: Fleet) -> None:
 
 
 def test_a_deploy_that_is_under_way_is_overtaken(module_fleet: Fleet) -> None:
-    """It brings what was fenced, by name, and is warned; fenced again its next step fails, a good commit converges."""
+    """It brings what was fenced, and is warned; fenced again its next step fails, and a good commit converges."""
     fleet = module_fleet
     (good,) = fleet.shas()
     bad = fleet.git("rev-parse", "HEAD")
@@ -114,6 +114,7 @@ def test_a_deploy_that_fails_does_not_bring_back_what_was_fenced(module_fleet: F
     fleet = module_fleet
     (fenced,) = fleet.shas()
     assert fenced not in allowed(fleet_record(fleet))
+    fleet.deploy("-e", "worker_services=alpha").must_fail("worker_services: expected a release that isn't fenced")
     fleet.commit(crash_after=0)
     fleet.deploy().must_fail("expected to go back to a release that isn't fenced")
     assert fenced not in fleet.shas()

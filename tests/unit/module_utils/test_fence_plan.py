@@ -100,6 +100,11 @@ def test_what_is_fenced_already_changes_nothing(now: Any, settled: str) -> None:
     assert (found.record, found.changed) == (current, False)
 
 
+def test_a_number_that_workers_could_not_read_is_not_published() -> None:
+    with pytest.raises(DriftguardError, match="deployment number"):
+        plan(record(SETTLED, "c"), "c", highest=10**15)
+
+
 def test_one_of_the_past_is_noted_and_overtakes_nobody() -> None:
     found = plan(record(ROLLING, "bc"), "a", "ab")
     assert (found.record, found.number) == (record(ROLLING, "bc"), 7)
