@@ -119,6 +119,23 @@ def test_a_process_that_dies_fails_its_job_alone(launch: Launch) -> None:
         assert launch.result(launch.add({"number": 4}, "process")) == 6
 
 
+def test_a_worker_that_is_killed_leaves_no_process_at_work(launch: Launch) -> None:
+    with launch.worker() as worker:
+        job = launch.add({"number": 10**11}, "process")
+        wait_until(lambda: launch.active(job), "the job to be active")
+        wait_until(lambda: len(children(worker.process.pid)) > 1, "its process")
+        left = children(worker.process.pid)
+        worker.process.kill()
+        wait_until(lambda: not [pid for pid in left if alive(pid)], "its processes to end")
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def children(pid: int) -> list[int]:
     tasks = Path("/proc") / str(pid) / "task"
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]

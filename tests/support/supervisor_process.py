@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 from uuid import uuid4
@@ -154,6 +155,19 @@ class Supervised:
                 found.append(int(entry.name))
         return found
 
+    def end_relatives(self) -> None:
+        """Kill them by their groups: one that hops from process to process is never met by its number."""
+        groups: set[int] = set()
+        deadline = time.monotonic() + 20
+        while left := self.relatives:
+            assert time.monotonic() < deadline, f"still there: {left}"
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    groups.add(os.getpgid(pid))
+            for group in groups - {os.getpgid(0)}:
+                with suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor."""
         self.process.send_signal(number)
@@ -199,12 +213,7 @@ def supervised(place: Path, environment: Mapping[str, str | None], **arguments: 
     try:
         yield made
     finally:
-        left = made.relatives
         if made.process.poll() is None:
             made.process.kill()
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        made.end_relatives()
         made.ended()

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import inspect
 import multiprocessing
+import os
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +18,8 @@ from typing import Any, Optional
 from .jobs import Function, Handler, Job
 
 __all__ = ["Executors"]
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Executors:
@@ -76,4 +81,16 @@ class Executors:
 
 def _processes(concurrency: int) -> ProcessPoolExecutor:
     # Not forked: a fork of a process with threads and connections inherits locks that nobody will release.
-    return ProcessPoolExecutor(concurrency, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(concurrency, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Runs in a handler's process: a worker that was killed must leave nothing behind that works on.
+
+    The kernel sees to it, since a handler may hold the interpreter for as long as it likes.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is None or os.getppid() != parent.pid:
+        os._exit(1)
