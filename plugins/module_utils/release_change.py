@@ -134,7 +134,9 @@ class FleetRelease:
         """
         check_generation(f"Redis {self._gateway.place}, key {self._fleet}:release", asked.generation, self._highest)
         record, entry = asked.of(self._record), self._entry(asked)
-        assert record is not None  # only a host's is left out, and only by a fence
+        if record is None:
+            raise DriftguardError(
+                "option state", "rolling or settled, with scope fleet", asked.state, "use worker_fence for a fleet")
         changed = record != self._record or entry is not None
         heard = 0
         if changed and not check_mode:
