@@ -93,6 +93,7 @@ def rendered_here(dest: Path, directory: Path) -> None:
         "fleet": variables["worker_fleet"], "root": str(directory / "root"), "host": "localhost", "placement": None,
         "services": variables["worker_fleet_services"], "defaults": {}, "release": release_for(dest), "generation": 1,
         "run": "r", "lock_wait": 5.0, "redis_url": variables["worker_redis_url"], "networks": [], "production": True,
+        "redis_user_per_release": False,
         "redis_password": f"{SECRET}-redis" if "worker_redis_password" in variables else None,
         "secrets": {name: f"{SECRET}-{name}" for name in variables.get("worker_secrets", {})},
     }, False, lambda: engine)
