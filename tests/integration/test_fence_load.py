@@ -101,19 +101,24 @@ def test_published_at_a_random_moment(
     wait_until(lambda: site.states(target) == {"running": EACH}, "the target's workers to be registered as running")
 
 
-def switch(site: Site, target: ReleaseRef, other: ReleaseRef) -> list[float]:
+def switch(site: Site, target: ReleaseRef, other: ReleaseRef, quietly: bool) -> list[float]:
     """Publish while idle; seconds that each worker of the other release took to be fenced."""
     site.write_host(NEW, OLD)
     site.publish(target, other)
     wait_until(lambda: site.states()["running"] == 2 * EACH, "all workers to run", 60)
     before = len(site.fenced_at(other))
-    at = site.publish(target)
+    at = site.publish(target, quietly=quietly)
     wait_until(lambda: site.states(other) == {"fenced": EACH}, "the other release to be fenced", 60)
     return [moment - at for moment in site.fenced_at(other)[before:]]
 
 
-def test_time_from_publication_to_fenced(site: Site, record_property: Callable[[str, object], None]) -> None:
-    times = [seconds for _turn in range(3) for pair in ((NEW, OLD), (OLD, NEW)) for seconds in switch(site, *pair)]
+@pytest.mark.parametrize("quietly", [False, True])
+def test_time_from_publication_to_fenced(
+    site: Site, record_property: Callable[[str, object], None], quietly: bool
+) -> None:
+    """By a message, and without one: then each learns of it at its next heartbeat."""
+    turns = [pair for _turn in range(3) for pair in ((NEW, OLD), (OLD, NEW))]
+    times = [seconds for pair in turns for seconds in switch(site, *pair, quietly)]
     assert len(times) == 6 * EACH
     record_property("median", round(statistics.median(times), 3))
     record_property("worst", round(max(times), 3))
