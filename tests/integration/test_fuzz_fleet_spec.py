@@ -93,7 +93,7 @@ def compose(root: Path, services: Any, version: str = "20.10.24", **options: Any
         "fleet": "demo", "root": str(root), "services": services, "defaults": {"memory": "64M"}, "placement": None,
         "host": "host ${X}", "release": release_data(), "generation": 1, "run": "r", "lock_wait": 5.0,
         "redis_url": "redis://redis:6379/0", "redis_password": "redis-passw0rd", "networks": [], "production": True,
-        "secrets": SECRETS, **options,
+        "secrets": SECRETS, "redis_user_per_release": False, **options,
     }, False, lambda: engine)
 
 
