@@ -68,7 +68,7 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
         lambda parts: f"{parts[0]}:{parts[1]}{parts[2]}"), max_size=2),
     "tmpfs": st.lists(PATHS, max_size=2),
     "networks": st.lists(st.sampled_from(["n", "1e3", "a.b_c-1", "host", "x-n"]), max_size=2),
-    "read_only": st.booleans(), "singleton": st.just(False),
+    "read_only": st.booleans(), "singleton": st.just(False), "guard": st.sampled_from(["exec", "supervise", "node"]),
 }
 
 
