@@ -158,7 +158,7 @@ def test_host_record_alone_fences(place: Path, server: RedisServer, raw: Any) ->
     with running_node(place, IDLE, variables(server), host=record(NEW)) as worker:
         worker.said(BEGAN)
         worker.publish_host(record(OLD))
-        worker.becomes("fenced", 5)
+        worker.becomes("fenced")
         wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced")
         assert "PARKED - this host's record does not allow this release" in worker.text
 
@@ -169,7 +169,7 @@ def test_fleet_record_at_the_start_parks_before_the_application(
     raw.set(KEY, record(OLD))
     with running_node(place, IDLE, variables(server), host=record(NEW)) as worker:
         worker.becomes("fenced")
-        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced", 2)
+        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced", 4)
         assert BEGAN not in worker.text
         publish(raw, record(NEW))
         worker.said(BEGAN)
@@ -186,11 +186,11 @@ def test_fleet_record_while_running_parks(
         wait_until(lambda: raw.pubsub_numsub(EVENTS)[0][1] == 1, "the subscription")
         if quiet:
             raw.set(KEY, record(OLD))
-            worker.becomes("fenced", 7)
+            worker.becomes("fenced")
         else:
             publish(raw, record(OLD))
-            worker.becomes("fenced", 2)
-        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced", 2)
+            worker.becomes("fenced", 4)
+        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced", 4)
 
 
 @pytest.mark.parametrize("found", ["missing", *UNREADABLE])

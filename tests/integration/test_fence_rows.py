@@ -62,7 +62,7 @@ def takes_no_job(launch: Launch, worker: WorkerProcess) -> None:
     job = launch.add({"number": 1})
     with launch.redis.client() as client:
         before = client.hget(worker.key, "heartbeatAt")
-        wait_until(lambda: client.hget(worker.key, "heartbeatAt") != before, "a heartbeat", 8)
+        wait_until(lambda: client.hget(worker.key, "heartbeatAt") != before, "a heartbeat", 20)
     assert "processedOn" not in launch.job(job)
 
 

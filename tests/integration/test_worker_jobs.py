@@ -63,7 +63,7 @@ def test_a_handler_that_blocks_blocks_neither_heartbeat_nor_health_nor_its_lock(
         wait_until(lambda: launch.active(job), "the job to be active")
         with launch.redis.client() as client:
             before = client.hget(worker.key, "heartbeatAt")
-            wait_until(lambda: client.hget(worker.key, "heartbeatAt") != before, "a heartbeat", 8)
+            wait_until(lambda: client.hget(worker.key, "heartbeatAt") != before, "a heartbeat", 20)
         assert worker.health()[0] == 200
         assert launch.active(job)
         assert launch.result(job)["attempt"] == 1

@@ -85,7 +85,7 @@ class NodeWorker:
         """Everything it has written."""
         return "".join(self.output)
 
-    def said(self, text: str, times: int = 1, seconds: float = 15) -> str:
+    def said(self, text: str, times: int = 1, seconds: float = 30) -> str:
         """Wait until it has written something so often; everything it has written."""
         wait_until(lambda: self.text.count(text) >= times, f"{times} x {text!r} in:\n{self.text}", seconds)
         return self.text
@@ -118,11 +118,11 @@ class NodeWorker:
         assert status == 503 or found == "running", body
         return found if status == 200 or found != "running" else "unregistered"
 
-    def becomes(self, state: str, seconds: float = 15) -> None:
+    def becomes(self, state: str, seconds: float = 30) -> None:
         """Wait for a state."""
         wait_until(lambda: self.state() == state, f"state {state} after:\n{self.text}", seconds)
 
-    def ended(self, seconds: float = 15) -> int:
+    def ended(self, seconds: float = 30) -> int:
         """Wait for its end; its exit status."""
         status = self.process.wait(seconds)
         self._reader.join(5)

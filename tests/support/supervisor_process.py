@@ -85,7 +85,7 @@ class Supervised:
         service, _colon, instance = self.member.partition(":")
         return str(KEYS["registration"]).replace("<service>", service).replace("<instance>", instance)
 
-    def said(self, text: str, number: int = 1, seconds: float = 10) -> str:
+    def said(self, text: str, number: int = 1, seconds: float = 30) -> str:
         """Wait for the n-th line with some text."""
 
         def found() -> str | None:
@@ -118,7 +118,7 @@ class Supervised:
         status, body = self.get("/health")
         return status, json.loads(body)
 
-    def becomes(self, state: str, seconds: float = 10) -> dict[str, Any]:
+    def becomes(self, state: str, seconds: float = 30) -> dict[str, Any]:
         """Wait until it says so on ``/health``; the content then."""
 
         def there() -> dict[str, Any] | None:
@@ -127,7 +127,7 @@ class Supervised:
 
         return dict(wait_until(there, f"state {state}; it said:\n{self.text}", seconds))
 
-    def registers(self, server: RedisServer, state: str, seconds: float = 10) -> dict[str, str]:
+    def registers(self, server: RedisServer, state: str, seconds: float = 30) -> dict[str, str]:
         """Wait until its registration says so; the registration then."""
         with server.client() as client:
             def there() -> dict[str, str] | None:
@@ -172,7 +172,7 @@ class Supervised:
         """Send a signal to the supervisor."""
         self.process.send_signal(number)
 
-    def ended(self, seconds: float = 15) -> int:
+    def ended(self, seconds: float = 30) -> int:
         """Wait for its end; its exit status."""
         status = self.process.wait(seconds)
         self._reader.join(2)
