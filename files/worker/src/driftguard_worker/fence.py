@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional, Union
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.backoff import EqualJitterBackoff
-from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from . import logs, names
 from .decision import Standing, View, decide
@@ -170,8 +170,8 @@ class Fence:
         self._decide()
 
     def _refused(self, error: Exception) -> None:
-        refused = isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError))
-        if refused and self._standing is Standing.WAIT:
+        # Wrong credentials are the heartbeat's to say.
+        if isinstance(error, NoPermissionError) and self._standing is Standing.WAIT:
             where = f"Redis, key {self._key}"
             raise WorkerError(ExitStatus.REFUSED, where, "leave to read it", f"{type(error).__name__}: {error}", _GRANT)
 
@@ -240,5 +240,5 @@ def _pause(failures: int) -> float:
     return float(backoff.compute(min(failures, _RETRY_STEPS)))
 
 
-_GRANT = "correct user and password, or grant the user evalsha, script|load, getrange and time (docs/worker.md)"
+_GRANT = "grant the user of REDIS_URL evalsha, script|load, getrange and time (docs/worker.md)"
 _REMEDY = "deploy again: it writes both records anew; until then a verify run fails"
