@@ -31,7 +31,8 @@ SINK = redis_py.Redis.from_url(ASKED["sink"], decode_responses=True) if ASKED["s
 def work(job: Job) -> str:
     """Tell the sink of the start, take a while, have an effect that is the same however often it is had."""
     if SINK is None:
-        time.sleep(ASKED["seconds"])
+        if ASKED["seconds"]:
+            time.sleep(ASKED["seconds"])
         return job.id
     SINK.rpush("starts", json.dumps({"id": job.id, "at": job.admitted_at, "release": job.release}))
     time.sleep(ASKED["seconds"] * random.random() * 2)
