@@ -89,6 +89,7 @@ def test_what_outlives_the_drain_time_is_handed_back_without_counting_an_attempt
         begun = time.monotonic()
         assert worker.stop() == 0
         assert time.monotonic() - begun < 30, "the handler takes a minute"
+    assert not launch.active(job), "handed back, not left to its lock"
     assert launch.job(job).get("atm", "0") == "0"
     with launch.worker():
         wait_until(lambda: launch.active(job), "another worker to take it")
