@@ -48,7 +48,7 @@ unit contract meta integration engine molecule:
 	@$(RUN_STAGES) $@
 
 .PHONY: bench
-bench: ## Measure against raw Docker Compose, a hand-written playbook and bare interpreters
+bench: ## Measure against raw Docker Compose, a hand-written playbook, bare interpreters and bare BullMQ
 	@tools/setup test
 	@$(PYTHON_TOOL) pytest -q -s tests/bench
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from contextlib import contextmanager
 from typing import Any, Iterator, Optional
@@ -42,8 +41,6 @@ _LOCK_MILLISECONDS = 30_000
 _STALLED_MILLISECONDS = 15_000
 _IDLE_SECONDS = 5
 STALLED_SECONDS = _STALLED_MILLISECONDS / 1000
-# Seconds after which a silent server counts as gone: no time limit for answers, since a blocked wait is no failure.
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 10, socket.TCP_KEEPINTVL: 5, socket.TCP_KEEPCNT: 3, socket.TCP_USER_TIMEOUT: 30_000}
 
 
 class NotOurs(Exception):
@@ -169,13 +166,14 @@ class BullWorker:
         with _ours():
             await job.moveToFailed(bullmq.UnrecoverableError(str(error)) if final else error, token)
 
-    async def give_back(self, job: BullJob, token: str) -> None:
+    async def give_back(self, job: BullJob, token: str) -> bool:
         """Return a job without counting an attempt; it may start at once elsewhere.
 
         :raises NotOurs: the job is no longer this token's.
         """
         with _ours():
             await job.moveToDelayed(_now(), token)
+        return True
 
     async def recover(self) -> None:
         """Put jobs back whose workers are gone."""
@@ -246,8 +244,6 @@ class Bull:
         client = self._redis.client(
             decode_responses=True,
             retry=Retry(NoBackoff(), 0),
-            socket_keepalive=True,
-            socket_keepalive_options=_KEEPALIVE,
         )
         return {"connection": client, "prefix": self._prefix}
 

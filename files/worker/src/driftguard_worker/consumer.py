@@ -196,8 +196,8 @@ class Consumer:
         self._count("dead" if final else "failed")
 
     async def _give_back(self, job: BullJob, token: str) -> None:
-        await self._settle(job, lambda: self._bull.give_back(job, token))
-        self._count("handed back")
+        if await self._settle(job, lambda: self._bull.give_back(job, token)):
+            self._count("handed back")
 
     async def _settle(self, job: BullJob, step: Callable[[], Awaitable[Any]]) -> Any:
         """Take a step until Redis has answered; nothing if the job turns out to be no longer ours."""
@@ -229,10 +229,14 @@ class Consumer:
 
     def _complain(self, error: Exception) -> None:
         if not self._unreachable:
-            self._log.error("queue doesn't answer", queue=self._queue.name, found=f"{type(error).__name__}: {error}")
+            found = f"{type(error).__name__}: {error}"
+            self._log.error("queue doesn't answer", queue=self._queue.name, found=found, remedy=_REMEDY)
         self._unreachable = True
 
     def _relieved(self) -> None:
         if self._unreachable:
             self._log.info("queue answers again", queue=self._queue.name)
         self._unreachable = False
+
+
+_REMEDY = "start Redis, or grant the user what BullMQ needs; jobs stay where they are, and it keeps trying"

@@ -131,7 +131,8 @@ class Drainer:
         try:
             done = await self.cycle()
         except UNANSWERED as error:
-            self._log.error("cycle cut off", found=f"{type(error).__name__}: {error}")
+            found = f"{type(error).__name__}: {error}"
+            self._log.error("cycle cut off", found=found, remedy="start Redis; evidence stays where it is")
             return 0
         finally:
             self._idle.set()

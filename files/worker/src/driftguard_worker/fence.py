@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import suppress
 from typing import NamedTuple, Optional, Union
 
 from redis.asyncio import Redis
@@ -218,13 +217,19 @@ class Fence:
     async def _listen(self) -> None:
         failures = 0
         while True:
-            with suppress(RedisError, OSError):
+            try:
                 async with self._client.pubsub() as events:
                     await events.subscribe(names.events_channel(self._fleet))
                     # What was announced before the subscription is in the record.
                     await self.refresh()
                     failures = 0
                     await self._follow(events)
+            except NoPermissionError as error:
+                if not failures:
+                    self._log.warning("publications aren't heard", found=str(error), remedy=_CHANNELS)
+            except (RedisError, OSError):
+                # The heartbeat says that Redis is away.
+                pass
             failures += 1
             await asyncio.sleep(_pause(min(failures, _RETRY_STEPS)))
 
@@ -241,4 +246,5 @@ def _pause(failures: int) -> float:
 
 
 _GRANT = "grant the user of REDIS_URL evalsha, script|load, getrange and time (docs/worker.md)"
+_CHANNELS = "grant subscribe, unsubscribe and the fleet's channels; until then only each heartbeat asks"
 _REMEDY = "deploy again: it writes both records anew; until then a verify run fails"

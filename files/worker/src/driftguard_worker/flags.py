@@ -44,7 +44,12 @@ class Flags:
             return _VALUES[value]
         if self._strange.get(name) != value:
             self._log.error(
-                "flag not understood", flag=name, expected="true or false", found=ascii(value[:40]), used=initial
+                "flag not understood",
+                flag=name,
+                expected="true or false",
+                found=ascii(value[:40]),
+                used=initial,
+                remedy="set it with the module worker_flag",
             )
         self._strange[name] = value
         return initial

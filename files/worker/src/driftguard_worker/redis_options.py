@@ -8,6 +8,7 @@ a blocking consumer and a heartbeat can't share one. Everything in the URL count
 
 from __future__ import annotations
 
+import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,18 @@ _URL_ARGUMENTS = frozenset(
 )
 
 
+# A server that is gone without a word is noticed within half a minute, also by who only listens.
+_LIVELY: dict[str, Any] = {
+    "socket_keepalive": True,
+    "socket_keepalive_options": {
+        socket.TCP_KEEPIDLE: 10,
+        socket.TCP_KEEPINTVL: 5,
+        socket.TCP_KEEPCNT: 3,
+        socket.TCP_USER_TIMEOUT: 30_000,
+    },
+}
+
+
 @dataclass(frozen=True)
 class RedisOptions:
     """Arguments for a Redis client.
@@ -75,7 +88,7 @@ class RedisOptions:
 
         :param arguments: what this user needs beside the options, such as time limits.
         """
-        return Redis(**{**self.arguments, **arguments})
+        return Redis(**{**_LIVELY, **self.arguments, **arguments})
 
 
 def from_settings(settings: Settings) -> RedisOptions:
