@@ -158,6 +158,11 @@ function timestamp(seconds) {
   return new Date(Math.floor(seconds * 1000)).toISOString();
 }
 
+/** Whether an answer is TIME's: seconds and microseconds. */
+function isTime(answer) {
+  return Array.isArray(answer) && answer.length === 2 && answer.every((part) => /^[0-9]{1,12}$/.test(String(part)));
+}
+
 /** What the instance says of itself in Redis; each write is one transaction. */
 class Registration {
   constructor(settings) {
@@ -398,6 +403,10 @@ class Fence {
       const [time, record] = await this.redis.call([["TIME"], ["GET", this.settings.fleet + ":release"]]);
       if (time instanceof RedisError) {
         throw time;
+      }
+      // Before anything is concluded: what isn't Redis doesn't say that there is no record.
+      if (!isTime(time) || typeof record === "string") {
+        throw new Error("an answer that isn't Redis's");
       }
       this.see({ fleet: fleetSight(record, this.settings.fleet, this.settings.own) });
       seen = true;

@@ -15,7 +15,7 @@ import pytest
 from contract.fence_cases import DECISIONS, FENCE
 from contract.guard_cases import CONTRACT, GUARDS
 from support.node_worker import NEW, OLD, NodeWorker, record, running_node
-from support.redis_server import RedisServer, wait_until
+from support.redis_server import RedisServer, next_heartbeat, wait_until
 from support.shared_redis import raw, server, shared_server  # noqa: F401 - fixtures
 
 IDLE = "console.log('application began'); process.on('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1000);"
@@ -169,7 +169,7 @@ def test_fleet_record_at_the_start_parks_before_the_application(
     raw.set(KEY, record(OLD))
     with running_node(place, IDLE, variables(server), host=record(NEW)) as worker:
         worker.becomes("fenced")
-        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced", 4)
+        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced")
         assert BEGAN not in worker.text
         publish(raw, record(NEW))
         worker.said(BEGAN)
@@ -188,9 +188,10 @@ def test_fleet_record_while_running_parks(
             raw.set(KEY, record(OLD))
             worker.becomes("fenced")
         else:
+            next_heartbeat(raw, worker.key)
             publish(raw, record(OLD))
-            worker.becomes("fenced", 4)
-        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced", 4)
+            worker.becomes("fenced", 4)  # before the next heartbeat
+        wait_until(lambda: raw.hget(worker.key, "state") == "fenced", "the registration to say fenced")
 
 
 @pytest.mark.parametrize("found", ["missing", *UNREADABLE])

@@ -150,7 +150,7 @@ def test_a_message_is_only_a_hint(redis: RedisServer, tmp_path: Path) -> None:
                 client.publish(KEYS["events"], REFUSED)
         assert worker.registers(redis, "running")
         publish(redis, REFUSED, message=False)
-        worker.becomes("fenced", seconds=7)
+        worker.becomes("fenced")
 
 
 def test_time_from_publication_to_fenced(redis: RedisServer, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 import pytest
 from support.launched import NEW, OLD, Launch
-from support.redis_server import wait_until
+from support.redis_server import next_heartbeat, wait_until
 from support.worker_process import WorkerProcess
 
 
@@ -61,8 +61,7 @@ def takes_no_job(launch: Launch, worker: WorkerProcess) -> None:
     """A job stays, through a heartbeat and more."""
     job = launch.add({"number": 1})
     with launch.redis.client() as client:
-        before = client.hget(worker.key, "heartbeatAt")
-        wait_until(lambda: client.hget(worker.key, "heartbeatAt") != before, "a heartbeat", 20)
+        next_heartbeat(client, worker.key)
     assert "processedOn" not in launch.job(job)
 
 
@@ -228,7 +227,6 @@ def test_a_handler_that_outlives_the_drain_time_ends_with_its_process(launch: La
         wait_until(lambda: launch.active(job), "the job to be active")
         threads = len(list(Path(f"/proc/{worker.process.pid}/task").iterdir()))
         launch.publish(NEW)
-        launch.until("draining")
         launch.until("fenced")
         assert worker.process.poll() is None
         assert worker.event("starting", 2)["worker"] == worker.event("starting")["worker"], "the same process id"

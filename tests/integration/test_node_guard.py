@@ -19,7 +19,7 @@ from support.node_worker import (
     record,
     running_node,
 )
-from support.redis_server import RedisServer, wait_until
+from support.redis_server import RedisServer, next_heartbeat, wait_until
 from support.shared_redis import raw, server, shared_server  # noqa: F401 - fixtures
 
 KEY, EVENTS = "demo:release", "demo:release:events"
@@ -39,7 +39,7 @@ IMPORTS = {
     "app.cjs": 'const { Worker } = require("bullmq"); const { Redis } = require("ioredis");',
     "app.mjs": 'import { Worker } from "bullmq"; import { Redis } from "ioredis";',
 }
-BUSY = "for (;;) { }"
+BUSY = 'require("fs").writeSync(1, "busy from here\\n"); for (;;) { }'
 # Works every 20 ms, through a connection of its own, whatever anybody tells it.
 TICKS = """
 const { Redis } = require("ioredis");
@@ -117,7 +117,7 @@ def _waiting(stand: Stand, count: int) -> list[str]:
 
 
 def test_what_runs_is_finished_within_the_drain_time(stand: Stand) -> None:
-    handler = 'await new Promise((done) => setTimeout(done, 1500)); await other.rpush("finished", job.id);'
+    handler = 'await new Promise((done) => setTimeout(done, 4000)); await other.rpush("finished", job.id);'
     with stand.start(bull(handler), WORKER_DRAIN_SECONDS="10") as worker:
         worker.said("application ready")
         stand.produce(4)
@@ -143,14 +143,16 @@ def test_what_outlasts_the_drain_time_is_handed_back_without_counting(stand: Sta
 
 
 def test_a_handler_that_waits_for_a_child_is_frozen(stand: Stand) -> None:
-    handler = 'require("child_process").spawnSync("sleep", ["300"]);'
+    command = '"sh", ["-c", "echo child: at work; sleep 300"], { stdio: "inherit" }'
+    handler = f'require("child_process").spawnSync({command});'
     with stand.start(bull(handler), WORKER_DRAIN_SECONDS="1") as worker:
         worker.said("application ready")
-        stand.produce(2)
-        wait_until(stand.started, "a job")
+        stand.produce(4)
+        worker.said("child: at work")
+        before = stand.started()  # both of its two, or the one that was first
         publish(stand.raw, OLD)
         worker.becomes("fenced")
-        assert len(stand.started()) == 1
+        assert stand.started() == before
         assert worker.process.poll() is None
 
 
@@ -158,10 +160,9 @@ def test_a_handler_that_never_yields_is_frozen_and_lifting_ends_the_process(stan
     with stand.start(bull(BUSY), WORKER_DRAIN_SECONDS="1") as worker:
         worker.said("application ready")
         stand.produce(3)
-        wait_until(lambda: len(stand.started()) >= 1, "a job")
+        worker.said("busy from here")
         before = len(stand.started())
         publish(stand.raw, OLD)
-        worker.becomes("draining", 4)
         worker.becomes("fenced")
         own = worker.key.removesuffix(":version")
         wait_until(lambda: _connections(stand) == {own}, "the application's connections to go")
@@ -197,17 +198,12 @@ def test_an_application_that_nobody_knows_is_stopped_and_stays(stand: Stand, han
         # What would have been lost to a connection that nobody reads any more.
         stand.raw.lpush("popped", "item")
         ticks = stand.raw.get("ticks")
-        assert _beats_again(worker, stand)
+        assert next_heartbeat(stand.raw, worker.key)
         assert (stand.raw.get("ticks"), stand.raw.llen("popped")) == (ticks, 1)
         assert stand.raw.hget(worker.key, "state") == "fenced"
         worker.process.send_signal(signal.SIGTERM)
         assert worker.ended(3) == -signal.SIGTERM
         assert not stand.raw.exists(worker.key)
-
-
-def _beats_again(worker: NodeWorker, stand: Stand) -> bool:
-    before = stand.raw.hget(worker.key, "heartbeatAt")
-    return bool(wait_until(lambda: stand.raw.hget(worker.key, "heartbeatAt") != before, "another heartbeat"))
 
 
 @pytest.mark.parametrize("last", [NEW, OLD], ids=["lifted", "fenced"])
@@ -220,7 +216,7 @@ def test_a_hundred_changes_of_mind_end_right(stand: Stand, last: dict[str, Any])
         worker.becomes("running" if last is NEW else "fenced")
         stand.produce(3)
         if last is OLD:
-            assert _beats_again(worker, stand)
+            assert next_heartbeat(stand.raw, worker.key)
             assert stand.started() == []
             publish(stand.raw, NEW)
         wait_until(lambda: sorted(stand.started()) == ["job-0", "job-1", "job-2"], "the jobs")
@@ -234,8 +230,8 @@ def test_a_handler_that_blocks_the_loop_blocks_neither_heartbeat_nor_fence(stand
         stand.produce(3)
         wait_until(stand.started, "a job")
         publish(stand.raw, OLD)
-        worker.becomes("draining", 4)
-        assert _beats_again(worker, stand)
+        worker.becomes("draining")
+        assert next_heartbeat(stand.raw, worker.key)
         started = len(stand.started())
         worker.becomes("fenced")
         assert len(stand.started()) == started
@@ -276,7 +272,7 @@ def test_children_and_threads_are_stopped_too_and_register_once(stand: Stand) ->
         worker.becomes("fenced")
         counts = stand.raw.mget("child", "thread")
         wait_until(lambda: _children(worker) == 0, "its children to go")
-        assert _beats_again(worker, stand)
+        assert next_heartbeat(stand.raw, worker.key)
         assert stand.raw.mget("child", "thread")[1] == counts[1]
 
 
@@ -309,10 +305,10 @@ def test_however_it_ends_the_registration_goes(stand: Stand, ending: str, status
 
 
 def test_sigterm_is_the_applications_own_to_handle(stand: Stand) -> None:
-    program = "process.on('SIGTERM', () => setTimeout(() => process.exit(7), 1000)); setInterval(() => {}, 1000);"
+    program = "process.on('SIGTERM', () => setTimeout(() => process.exit(7), 3000)); setInterval(() => {}, 1000);"
     with stand.start(program) as worker:
         worker.becomes("running")
         worker.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: stand.raw.hget(worker.key, "state") == "draining", "the registration to say draining", 4)
+        wait_until(lambda: stand.raw.hget(worker.key, "state") == "draining", "the registration to say draining")
         assert worker.ended() == 7
         assert not stand.raw.exists(worker.key)

@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from support.node_worker import GUARD, NEW, OLD, NodeWorker, record, running_node
-from support.redis_server import RedisServer, running_redis, wait_until
+from support.redis_server import RedisServer, next_heartbeat, running_redis, wait_until
 
 KEY, EVENTS = "demo:release", "demo:release:events"
 IDLE = "console.log('application began'); setInterval(() => undefined, 1000);"
@@ -56,9 +56,10 @@ def test_redis_restarted(place: Path, redis_server: RedisServer) -> None:
         wait_until(lambda: registered(redis_server, worker), "the registration")
         with redis_server.client() as client:
             wait_until(lambda: client.pubsub_numsub(EVENTS)[0][1] == 1, "the subscription")
+            next_heartbeat(client, worker.key)
             client.set(KEY, record(OLD))
             client.publish(EVENTS, "changed")
-        worker.becomes("fenced", 4)
+        worker.becomes("fenced", 4)  # before the next heartbeat
 
 
 def test_redis_that_stops_answering(place: Path, redis_server: RedisServer) -> None:
@@ -67,7 +68,7 @@ def test_redis_that_stops_answering(place: Path, redis_server: RedisServer) -> N
         worker.said("Fence: no job starts until Redis answers")
         assert worker.state() == "running"
         redis_server.resume()
-        worker.said("Redis answers again", seconds=5)
+        worker.said("Redis answers again")
 
 
 def test_redis_data_lost(place: Path, redis_server: RedisServer) -> None:
@@ -172,6 +173,9 @@ ANSWERS: dict[str, Callable[[socket.socket], None]] = {
     "a list without end": lambda client: _for_ever(client, b"*999999999\r\n"),
     "nested lists": lambda client: client.sendall(b"*1\r\n" * 100_000),
     "answers to nothing": lambda client: _for_ever(client, b"+OK\r\n"),
+    "always fine": lambda client: _one_by_one(client, b"+OK\r\n"),
+    "always null": lambda client: _one_by_one(client, b"$-1\r\n"),
+    "other times": lambda client: _one_by_one(client, b"*2\r\n$3\r\nabc\r\n$1\r\nx\r\n"),
     "a negative length": lambda client: client.sendall(b"$-5\r\n" * 5),
     "nothing": lambda client: None,
     "the end": lambda client: client.close(),
@@ -181,6 +185,15 @@ ANSWERS: dict[str, Callable[[socket.socket], None]] = {
 def _for_ever(client: socket.socket, data: bytes) -> None:
     while True:
         client.sendall(data)
+
+
+def _one_by_one(client: socket.socket, data: bytes) -> None:
+    """As many answers as commands; the first is read already, in part."""
+    heard = b"*"
+    while heard:
+        # Each command is a list, and nothing else in it begins with an asterisk.
+        client.sendall(data * heard.count(b"*"))
+        heard = client.recv(65536)
 
 
 @pytest.mark.parametrize("kind", ANSWERS)

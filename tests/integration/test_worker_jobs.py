@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.launched import Launch
-from support.redis_server import wait_until
+from support.redis_server import next_heartbeat, wait_until
 
 
 @pytest.mark.parametrize(("name", "data", "result"), [
@@ -62,8 +62,7 @@ def test_a_handler_that_blocks_blocks_neither_heartbeat_nor_health_nor_its_lock(
         job = launch.add({"seconds": 6})
         wait_until(lambda: launch.active(job), "the job to be active")
         with launch.redis.client() as client:
-            before = client.hget(worker.key, "heartbeatAt")
-            wait_until(lambda: client.hget(worker.key, "heartbeatAt") != before, "a heartbeat", 20)
+            next_heartbeat(client, worker.key)
         assert worker.health()[0] == 200
         assert launch.active(job)
         assert launch.result(job)["attempt"] == 1
@@ -71,7 +70,7 @@ def test_a_handler_that_blocks_blocks_neither_heartbeat_nor_health_nor_its_lock(
 
 def test_a_stop_lets_running_jobs_finish_and_starts_no_other(launch: Launch) -> None:
     with launch.worker() as worker:
-        first, second = launch.add({"seconds": 2}), launch.add({"seconds": 2})
+        first, second = launch.add({"seconds": 5}), launch.add({"seconds": 5})
         wait_until(lambda: launch.active(first), "the first job to be active")
         worker.send(signal.SIGTERM)
         launch.until("draining")

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import pytest
 import redis as redis_py
 
-__all__ = ["RedisServer", "redis_server", "running_redis", "wait_until"]
+__all__ = ["RedisServer", "next_heartbeat", "redis_server", "running_redis", "wait_until"]
 
 HOST = "127.0.0.1"
 PASSWORD = "t3st/pass:w@rd%"  # characters that a URL has to escape
@@ -40,6 +40,16 @@ def wait_until(condition: Any, what: str, seconds: float = DEADLINE_SECONDS) -> 
             return answer
         assert time.monotonic() < end, f"still waiting after {seconds:g} s: {what}"
         time.sleep(0.02)
+
+
+def next_heartbeat(client: Any, key: str) -> bool:
+    """Wait for a worker's next heartbeat: the one after it is then a whole period away.
+
+    :param client: of the Redis that has the registration.
+    :param key: key of the registration.
+    """
+    before = client.hget(key, "heartbeatAt")
+    return bool(wait_until(lambda: client.hget(key, "heartbeatAt") not in (before, None), "another heartbeat"))
 
 
 class RedisServer:

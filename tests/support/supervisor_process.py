@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from contract.guard_cases import CONTRACT, FIXTURES, GUARDS
 
-from .redis_server import RedisServer, wait_until
+from .redis_server import RedisServer, next_heartbeat, wait_until
 
 __all__ = ["KEYS", "SHA", "Supervised", "processes_of", "supervised"]
 
@@ -135,6 +135,11 @@ class Supervised:
                 return found if found.get("state") == state else None
 
             return dict(wait_until(there, f"registered {state}; it said:\n{self.text}", seconds))
+
+    def next_heartbeat(self, server: RedisServer) -> None:
+        """Wait until it registers again."""
+        with server.client() as client:
+            next_heartbeat(client, self.key)
 
     @property
     def children(self) -> list[int]:
