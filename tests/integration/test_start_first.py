@@ -179,6 +179,6 @@ def test_killed_in_mid_drain(first: Fleet) -> None:
 def test_a_singleton_cant_start_first(first: Fleet) -> None:
     first.variables["worker_fleet_services"]["alpha"] = {"singleton": True}
     try:
-        first.deploy("--check").must_fail("service alpha, key order", "two of it would run side by side")
+        first.deploy("--check").must_fail("service 'alpha', key order", "two of it would run side by side")
     finally:
         first.variables["worker_fleet_services"]["alpha"] = {"order": "stop-first"}

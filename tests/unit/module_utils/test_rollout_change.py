@@ -143,6 +143,19 @@ def test_an_engine_that_fails_in_taking_back_doesnt_hide_why(host: Host) -> None
     host.fails("health check fails")
 
 
+def test_after_the_engine_came_back_the_next_run_goes_on(host: Host) -> None:
+    """All are started again, one half-made; nobody knows any more who was watched."""
+    host.compose()
+    for facts in host.engine.containers.values():
+        facts["State"]["StartedAt"] = "2026-01-02T03:05:00Z"
+    half = host.instance(OTHER, 3)
+    half["State"]["Status"], half["Name"] = "created", f"/{'0' * 12}_{PROJECT}-extractor-3"
+    host.engine.containers[OTHER] = half
+    host.comes = []
+    host.make()
+    assert sorted(host.engine.containers) == [NEW]
+
+
 def test_a_new_one_that_dies_while_the_old_one_drains_is_found(host: Host) -> None:
     """The old one is gone by then: it is for the way back to recreate it."""
     removed = host.engine.remove
