@@ -166,6 +166,22 @@ def test_who_was_restarted_at_the_end_has_to_stand_again(host: Host) -> None:
         host.bake(max_restarts=1)
 
 
+def test_what_it_passed_before_its_restart_says_nothing(host: Host) -> None:
+    """Engines without a start interval: the health check is tried from outside, and again after a restart."""
+    host.engine.version = "20.10.24"
+    host.facts["State"]["Health"]["Status"] = "starting"
+
+    def happens(look: int) -> None:
+        if look == 3:
+            host.engine.probes[CONTAINER_ID] = 1
+            host.restart(1, started="2026-01-02T03:04:06Z")
+
+    host.bake()
+    host.happens = happens
+    with pytest.raises(FailedResult, match="not healthy within"):
+        host.bake(max_restarts=1)
+
+
 def test_an_overtaken_deployment_stops_baking(host: Host) -> None:
     def happens(look: int) -> None:
         if look == 4:
