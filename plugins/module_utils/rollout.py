@@ -37,13 +37,12 @@ from .host_record import HostRecords
 from .host_secrets import HostSecrets
 from .module_base import FailedResult, Result
 from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repository_of
-from .record import SETTLED
 from .release_info import Release
 from .revisions import Revision, Revisions
 from .rollout_plan import REMOVE, Plan, Step, plan_rollout
 from .rollout_refuse import check_needs, refuse_extras, refuse_others
 from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
-from .rollout_target import prediction
+from .rollout_target import named_revision, prediction
 from .rollout_wait import Failure, Watch
 from .untrusted import check_seconds
 from .verdicts import Wanted
@@ -155,28 +154,12 @@ class Rollout:
         kept = self._options["revision"] in {str(number) for number in self._revisions.numbers()}
         return kept and published >= self._revisions.settled_by()
 
-    def _is_left_midway(self) -> bool:
-        """Whether a run ended before it was decided: what runs here may then be another release than the current."""
-        proved, record = self._proved(), HostRecords(Path(self._options["root"]), self._fleet).read().record
-        if not proved or record is None:
-            return False
-        return record.phase != SETTLED or record.target.release_id != proved
-
-    def _proved(self) -> str:
-        """Id of the release that was proved here last, empty before the first."""
-        current = self._revisions.current()
-        return "" if current is None else self._revisions.load(current).release.release_id
-
     def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
         """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
         if self._check_mode and self._options["desired"]:
             return (*prediction(self._fleet, self._options["revision"], self._options["desired"]), self._root)
-        wanted = self._options["revision"]
-        fenced = self._options["fenced"]
-        # Before a release that was never published is the one that was proved last.
-        if wanted == "previous" and self._is_left_midway() and self._proved() not in fenced:
-            wanted = "current"
-        number = self._revisions.resolve(wanted, fenced)
+        here = HostRecords(Path(self._options["root"]), self._fleet)
+        number = named_revision(self._revisions, here, self._options["revision"], self._options["fenced"])
         revision: Revision = self._revisions.load(number)
         return number, revision.release, revision.services, revision.compose_file
 
@@ -185,12 +168,15 @@ class Rollout:
         for variant in {str(service["variant"]) for service in services.values()}:
             image = release.variants.get(variant) if release else None
             facts = self._engine.image(image.image) if image else None
-            if release and facts is None:
+            if image and facts is None and self._check_mode and image.digest:
+                # It will be pulled. An engine that has it under another name calls it what it will then.
+                facts = self._engine.image(image.id)
+            elif release and facts is None:
                 raise DriftguardError(
                     f"fleet {self._fleet}, variant {variant} of release {release.release_id}",
                     "its image on this host's engine",
                     "no such image",
-                    "deploy with the build, or pull it from the registry",
+                    "deploy with the build, or pull it from the registry (worker_image_pull)",
                 )
             ids[variant] = str(facts["Id"]) if facts else None
         return {
