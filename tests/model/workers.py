@@ -61,6 +61,7 @@ class Workers:
     jobs: list[Job] = field(default_factory=list)
     known: dict[str, _Registration] = field(default_factory=dict)
     lives: dict[str, _Life] = field(default_factory=dict)
+    records: dict[str, Optional[bytes]] = field(default_factory=dict)
 
     def live(self, containers: list[SimContainer], record: Optional[bytes], reachable: bool) -> None:
         """What the workers in running containers do by now.
@@ -83,24 +84,22 @@ class Workers:
             life = self.lives[one.id] = _Life(one.started)
         own = ReleaseKey(one.image.release_id, one.image.sha)
         fleet = _view(record, own, self.fleet) if reachable else View.UNREACHABLE
-        host = _view(self.host_record(one.host), own, self.fleet)
+        host = _view(self.records.get(one.host), own, self.fleet)
         life.standing = decide(life.standing, host, fleet).standing
         if life.standing is Standing.RUN:
             self.jobs.append(Job(now, one.image.release_id, one.host, record))
         if one.badness != "silent" and reachable and life.standing is not Standing.WAIT:
             self._register(one, life, now)
 
-    def host_record(self, host: str) -> Optional[bytes]:
-        """Content of a host's guard.json."""
-        try:
-            return (self.roots[host] / self.fleet / "guard" / "guard.json").read_bytes()
-        except FileNotFoundError:
-            return None
+    def read(self, host: str) -> None:
+        """A host's guard.json may be another one."""
+        path = self.roots.get(host, Path("/nowhere")) / self.fleet / "guard" / "guard.json"
+        self.records[host] = path.read_bytes() if path.exists() else None
 
     def admits(self, one: SimContainer) -> bool:
         """Whether the guard lets a container start."""
         own = ReleaseKey(one.image.release_id, one.image.sha)
-        return _view(self.host_record(one.host), own, self.fleet) is View.ALLOWED
+        return _view(self.records.get(one.host), own, self.fleet) is View.ALLOWED
 
     def left(self, container_id: str) -> None:
         """A worker that is stopped in order takes its registration back."""

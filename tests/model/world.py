@@ -113,6 +113,7 @@ class Model(World):
         self.cut: set[str] = set()
         self.memory = "64M"
         self.redis_away = 0
+        self.published: Optional[bytes] = None
         self.source = Release("a")
         self.numbers = 0
         self._under: list[_Under] = []
@@ -211,8 +212,12 @@ class Model(World):
         for engine in self.engines.values():
             engine.settle()
             containers += list(engine.containers.values())
-        record = self.redis.get(f"{FLEET}:release")
-        self.workers.live(containers, record, self.redis_away == 0)
+        self.workers.live(containers, self.published, self.redis_away == 0)
+
+    def look_again(self, host: str) -> None:
+        """A record may have changed: workers see both at once. A question of each, at each moment, would take long."""
+        self.published = self.redis.get(f"{FLEET}:release")
+        self.workers.read(host)
 
     def _engine_call(self, host: str, what: str) -> None:
         if not self._under:
@@ -244,6 +249,7 @@ class Model(World):
     def empty_redis(self) -> None:
         """Redis loses everything."""
         self.redis.flushall()
+        self.published = None
         self.workers.lost()
 
     def write_registrations(self) -> None:
