@@ -128,6 +128,7 @@ class SimEngine:
         self.host = host
         self.containers: dict[str, SimContainer] = {}
         self.networks: set[str] = set()
+        self.local: set[str] = set()
         self.dead = False
         self.before_call: Callable[[str], None] = lambda _what: None
         self._clock = clock
@@ -265,7 +266,7 @@ class SimEngine:
     def image(self, reference: str) -> Optional[dict[str, Any]]:
         self._call("image")
         found = self._images.get(reference)
-        return None if found is None else {
+        return None if found is None or found.id not in self.local else {
             "Id": found.id, "RepoTags": [], "RepoDigests": [found.reference],
             "Config": {
                 "Labels": _stamps(found), "Env": [f"GIT_SHA={found.sha}"], "WorkingDir": "/work",
@@ -275,7 +276,11 @@ class SimEngine:
         self._call("images")
         return [
             {"Id": one.id, "RepoTags": [], "RepoDigests": [one.reference], "Labels": _stamps(one)}
-            for one in {image.id: image for image in self._images.values()}.values()]
+            for one in {image.id: image for image in self._images.values()}.values() if one.id in self.local]
+
+    def pull(self, what: str, reference: str, timeout: float) -> None:
+        self._call("pull")
+        self.local.add(self._images[reference].id)
 
     # compose, as rollout_run.py calls it
 
@@ -292,12 +297,15 @@ class SimEngine:
                 return None
             up = words.index("up")
             file = Path(words[words.index("--file") + 1])
-            self._up(project, file, [word for word in words[up + 1:] if not word.startswith("-") and word != "never"])
+            scales = dict(
+                word.split("=") for before, word in zip(words[up:], words[up + 1:]) if before == "--scale")
+            named = [word for word in words[up + 1:] if not word.startswith("-") and word != "never" and "=" not in word]
+            self._up(project, file, named, scales)
         except DriftguardError as error:
             return error.found
         return None
 
-    def _up(self, project: str, file: Path, services: Sequence[str]) -> None:
+    def _up(self, project: str, file: Path, services: Sequence[str], scales: Mapping[str, str]) -> None:
         document = _document(file.read_text(encoding="utf-8"))
         self._call("compose up")
         self.networks.add(f"{project}_default")
@@ -306,7 +314,7 @@ class SimEngine:
             body = document["services"][service]
             own = [one for one in self.containers.values() if self._is(one, project, service)]
             made += [one for one in own if one.status in ("created", "exited")]
-            for _lacking in range(int(body["deploy"]["replicas"]) - len(own)):
+            for _lacking in range(int(scales.get(service, body["deploy"]["replicas"])) - len(own)):
                 self._call(f"create {service}")
                 made.append(self._create(project, service, body))
         for one in made:
@@ -323,7 +331,7 @@ class SimEngine:
                  if self._is(one, project, service)}
         number = next(number for number in itertools.count(1) if number not in taken)
         image = self._images.get(body["image"])
-        if image is None:
+        if image is None or image.id not in self.local:
             raise DriftguardError("compose", "the image", f"No such image: {body['image']}", "pull it")
         identity = hashlib.sha256(f"{self.host} {next(self._numbers)}".encode()).hexdigest()
         labels = {
@@ -338,7 +346,7 @@ class SimEngine:
 def _stamps(image: Image) -> dict[str, str]:
     return {
         "org.opencontainers.image.revision": image.sha, "io.driftguard.release": image.release_id,
-        "io.driftguard.variant": "base"}
+        "io.driftguard.variant": "base", "io.driftguard.fleet": "demo"}
 
 
 def _iso(seconds: float) -> str:

@@ -36,7 +36,7 @@ __all__ = ["Modules", "ProductDefect", "in_process"]
 PACKAGE = "ansible_collections.driftguard.workers.plugins"
 _REAL = (
     "worker_inventory", "worker_evidence", "worker_lock", "worker_release", "worker_rollout", "worker_version_assert",
-    "worker_compose", "worker_guard",
+    "worker_compose", "worker_guard", "worker_image_pull",
 )
 _current: list[_Call] = []
 
@@ -220,7 +220,7 @@ class _Engine:
     """Stands for the gateway where modules connect."""
 
     @staticmethod
-    def connect() -> Any:
+    def connect(*_credentials: Any) -> Any:
         call = _current[-1]
         engine = call.model.engines[call.host]
         engine.network_names()
@@ -297,8 +297,9 @@ def _replace(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
             if module.__name__.endswith((".redis_gateway", ".lease_owner")) and name in ("RedisGateway", "this_owner"):
                 continue
             patch.setattr(module, name, simulated)
-    if hasattr(module, "Engine") and not module.__name__.endswith((".engine", ".engine_images")):
-        patch.setattr(module, "Engine", _Engine)
+    for name in ("Engine", "ImageEngine"):
+        if hasattr(module, name) and not module.__name__.endswith((".engine", ".engine_images")):
+            patch.setattr(module, name, _Engine)
     gateway = importlib.import_module(f"{PACKAGE}.module_utils.redis_gateway")
     if module is gateway:
         patch.setattr(module, "RedisGateway", _Gateway)

@@ -112,6 +112,7 @@ class Model(World):
         self.placement: dict[str, tuple[str, ...]] = dict.fromkeys(hosts, ALL_SERVICES)
         self.cut: set[str] = set()
         self.memory = "64M"
+        self.order = "stop-first"
         self.redis_away = 0
         self.published: Optional[bytes] = None
         self.source = Release("a")
@@ -135,7 +136,7 @@ class Model(World):
 
     def inventory(self) -> Inventory:
         """The inventory as it is now."""
-        services = {name: {**spec, "memory": self.memory} for name, spec in SERVICES.items()}
+        services = {name: {**spec, "memory": self.memory, "order": self.order} for name, spec in SERVICES.items()}
         common = {
             "worker_fleet": FLEET, "worker_fleet_services": services, "worker_service_defaults": DEFAULTS,
             "worker_redis_url": "redis://redis.test:6379/0", "worker_source": "/source", "worker_image_push": True,
