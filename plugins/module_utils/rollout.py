@@ -28,6 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
+from .attendance import SafePoint, attendance_of
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
@@ -40,7 +41,7 @@ from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repo
 from .record import SETTLED
 from .release_info import Release
 from .revisions import Revision, Revisions
-from .rollout_plan import REMOVE, Plan, Step, plan_rollout
+from .rollout_plan import KEEP, REMOVE, Plan, Step, plan_rollout
 from .rollout_refuse import check_needs, refuse_extras, refuse_others
 from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
 from .rollout_target import prediction
@@ -80,14 +81,19 @@ class Rollout:
             check_seconds(option, self._options[option])
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
-            return action(lambda: None, NO_LOCK)
+            return action(SafePoint(), NO_LOCK)
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
+        attendance = attendance_of(self._options, self._subject)
         with here.lock(run, self._options["lock_wait"]) as lock:
-            return action(lambda: here.check(generation, run), lock)
+            if attendance is None:
+                return action(SafePoint([lambda: here.check(generation, run)]), lock)
+            attendance.sweep()
+            return action(
+                SafePoint([attendance.check, lambda: here.check(generation, run)], attendance.tell), lock)
 
-    def _present(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _present(self, safe_point: SafePoint, lock: int) -> Result:
         number, release, services, compose_file = self._target()
         wanted = self._wanted(release, services)
         plan = plan_rollout(
@@ -106,10 +112,10 @@ class Rollout:
                         self._engine, plan, self._project, compose_file, graces, safe_point, lock, self._leaving
                     ),
                 )
-                self._timed("stabilize", lambda: self._stand(wanted, safe_point))
+                self._timed("stabilize", lambda: self._stand(wanted, plan, safe_point))
         return self._result(plan, values)
 
-    def _absent(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _absent(self, safe_point: SafePoint, lock: int) -> Result:
         steps = tuple(
             Step(REMOVE, c.service, "asked for", c) for c in self._containers(None) if c.project == self._project
         )
@@ -128,7 +134,7 @@ class Rollout:
                 remove_project(self._engine, self._project)
         return self._result(plan, values)
 
-    def _settled(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _settled(self, safe_point: SafePoint, lock: int) -> Result:
         published = self._options["published"]
         if published is not None and not self._is_news(published):
             return Result(False, {"revision": self._revisions.current(), "previous": self._revisions.current()})
@@ -222,7 +228,13 @@ class Rollout:
         leaving = set((read_text(self._leaving) or "").split())
         return [replace(one, status=LEAVING) if one.id in leaving and one.status == RUNNING else one for one in found]
 
-    def _stand(self, wanted: Mapping[str, Wanted], safe_point: Callable[[], None]) -> None:
+    def _stand(self, wanted: Mapping[str, Wanted], plan: Plan, safe_point: SafePoint) -> None:
+        kept = {step.container.id for step in plan.steps if step.action == KEEP and step.container}
+
+        def tell(event: str, container: Container) -> None:
+            if container.id not in kept:
+                safe_point.tell(event, container.service, container.name)
+
         watch = Watch(
             self._engine,
             {name: service.replicas for name, service in wanted.items()},
@@ -230,6 +242,7 @@ class Rollout:
             self._options["wait_timeout"],
             self._options["stabilize"],
             safe_point,
+            tell,
         )
         failures = watch.wait()
         if failures:
