@@ -15,7 +15,7 @@ from typing import Any, Mapping
 from .host_files import make_directory, write_atomic
 from .module_base import Result
 from .names import FLEET_PATTERN
-from .run_outcome import conclude, decide
+from .run_outcome import End, Policy, conclude, decide
 
 SCHEMA = 1
 # What is kept of each module's result; anything else it returns is left out.
@@ -39,8 +39,11 @@ def decide_or_write(options: Mapping[str, Any], check_mode: bool) -> Result:
     :raises DriftguardError: the record can't be written.
     """
     if options["state"] == "decided":
-        return Result(False, decide(options["outcomes"], options["hosts"], check_mode))
-    end = conclude(options["outcomes"], options["hosts"], options["decision"], options["published"], check_mode)
+        policy = Policy(options["on_failure"], options["unreachable"])
+        return Result(False, decide(options["outcomes"], options["hosts"], check_mode, policy))
+    end = conclude(
+        options["outcomes"], options["hosts"], End(options["decision"], options["published"], options["settled_on"]),
+        check_mode)
     record = evidence(options, end)
     path = ""
     if not check_mode:

@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
+from .attendance import SafePoint, attendance_of
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
@@ -38,7 +39,6 @@ from .host_record import HostRecords
 from .host_secrets import HostSecrets
 from .module_base import FailedResult, Result
 from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repository_of
-from .record import SETTLED
 from .release_info import Release
 from .revisions import Revision, Revisions
 from .rollout_bake import Limits
@@ -47,7 +47,7 @@ from .rollout_order import start_first_services
 from .rollout_plan import REMOVE, Plan, Step, plan_rollout
 from .rollout_refuse import check_needs, refuse_extras, refuse_others
 from .rollout_run import masked, remove_containers, remove_project, secret_values
-from .rollout_target import prediction
+from .rollout_target import named_revision, prediction
 from .untrusted import check_seconds
 from .verdicts import Wanted
 
@@ -84,14 +84,19 @@ class Rollout:
         self._limits = Limits.of(self._options)
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
-            return action(lambda: None, NO_LOCK)
+            return action(SafePoint(), NO_LOCK)
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
+        attendance = attendance_of(self._options, self._subject)
         with here.lock(run, self._options["lock_wait"]) as lock:
-            return action(lambda: here.check(generation, run), lock)
+            if attendance is None:
+                return action(SafePoint([lambda: here.check(generation, run)]), lock)
+            attendance.sweep()
+            return action(
+                SafePoint([attendance.check, lambda: here.check(generation, run)], attendance.tell), lock)
 
-    def _present(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _present(self, safe_point: SafePoint, lock: int) -> Result:
         number, release, services, compose_file = self._target()
         wanted = self._wanted(release, services)
 
@@ -118,7 +123,7 @@ class Rollout:
                     values.update({"bake": change.baked} if change.baked is not None else {})
         return self._result(plan, values)
 
-    def _absent(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _absent(self, safe_point: SafePoint, lock: int) -> Result:
         steps = tuple(
             Step(REMOVE, c.service, "asked for", c) for c in self._containers(None) if c.project == self._project
         )
@@ -135,7 +140,7 @@ class Rollout:
                 remove_project(self._engine, self._project)
         return self._result(plan, values)
 
-    def _settled(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _settled(self, safe_point: SafePoint, lock: int) -> Result:
         published = self._options["published"]
         if published is not None and not self._is_news(published):
             return Result(False, {"revision": self._revisions.current(), "previous": self._revisions.current()})
@@ -162,28 +167,12 @@ class Rollout:
         kept = self._options["revision"] in {str(number) for number in self._revisions.numbers()}
         return kept and published >= self._revisions.settled_by()
 
-    def _is_left_midway(self) -> bool:
-        """Whether a run ended before it was decided: what runs here may then be another release than the current."""
-        proved, record = self._proved(), HostRecords(Path(self._options["root"]), self._fleet).read().record
-        if not proved or record is None:
-            return False
-        return record.phase != SETTLED or record.target.release_id != proved
-
-    def _proved(self) -> str:
-        """Id of the release that was proved here last, empty before the first."""
-        current = self._revisions.current()
-        return "" if current is None else self._revisions.load(current).release.release_id
-
     def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
         """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
         if self._check_mode and self._options["desired"]:
             return (*prediction(self._fleet, self._options["revision"], self._options["desired"]), self._root)
-        wanted = self._options["revision"]
-        fenced = self._options["fenced"]
-        # Before a release that was never published is the one that was proved last.
-        if wanted == "previous" and self._is_left_midway() and self._proved() not in fenced:
-            wanted = "current"
-        number = self._revisions.resolve(wanted, fenced)
+        here = HostRecords(Path(self._options["root"]), self._fleet)
+        number = named_revision(self._revisions, here, self._options["revision"], self._options["fenced"])
         revision: Revision = self._revisions.load(number)
         return number, revision.release, revision.services, revision.compose_file
 
@@ -192,12 +181,15 @@ class Rollout:
         for variant in {str(service["variant"]) for service in services.values()}:
             image = release.variants.get(variant) if release else None
             facts = self._engine.image(image.image) if image else None
-            if release and facts is None:
+            if image and facts is None and self._check_mode and image.digest:
+                # It will be pulled. An engine that has it under another name calls it what it will then.
+                facts = self._engine.image(image.id)
+            elif release and facts is None:
                 raise DriftguardError(
                     f"fleet {self._fleet}, variant {variant} of release {release.release_id}",
                     "its image on this host's engine",
                     "no such image",
-                    "deploy with the build, or pull it from the registry",
+                    "deploy with the build, or pull it from the registry (worker_image_pull)",
                 )
             ids[variant] = str(facts["Id"]) if facts else None
         return {

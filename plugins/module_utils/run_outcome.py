@@ -8,7 +8,10 @@ hosts                       decision
 ==========================  ======================================================================================
 all good, all of the fleet  publish
 all good, part of it        keep: what was rolled stays, nothing is published, the run says mixed and fails
-any bad or unreachable      rollback of every host that moved
+any bad or unreachable      by ``worker_on_failure``: *fleet* is a rollback of every host that moved, *host* of those
+                            that are bad, *stop* of none; the last two leave the fleet mixed, and say so
+only unreachable ones       the same, or by ``worker_unreachable: continue`` publish: what they run is fenced through
+                            Redis; the run is unsettled, names them and fails
 a check-mode run            keep, nothing happened
 a verify run                verify: nothing to decide, only to conclude; part of the fleet proves nothing of the whole
 a fence run                 fence: nothing to decide; part of the fleet, or an instance that is silent, confirms nothing
@@ -17,11 +20,15 @@ a fence run                 fence: nothing to decide; part of the fleet, or an i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence
 
 GOOD = "good"
+GOING = "going"
+UNREACHABLE = "unreachable"
 PUBLISH = "publish"
 ROLLBACK = "rollback"
+STOP = "stop"
 KEEP = "keep"
 VERIFY = "verify"
 FENCE = "fence"
@@ -40,26 +47,67 @@ NOT_CONFIRMED = "not confirmed"
 Outcomes = Mapping[str, Mapping[str, Any]]
 
 
-def decide(outcomes: Outcomes, fleet_hosts: Sequence[str], check_mode: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Policy:
+    """What the inventory wants when something goes wrong.
+
+    :param on_failure: ``fleet``, ``host`` or ``stop``.
+    :param unreachable: ``fail`` or ``continue``.
+    """
+
+    on_failure: str = "fleet"
+    unreachable: str = "fail"
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended.
+
+    :param decision: what was decided, and done.
+    :param published: the fleet's record is settled on the run's release.
+    :param settled_on: the release that the fleet's record alone allows now, empty when it allows several.
+    """
+
+    decision: str
+    published: bool = False
+    settled_on: str = ""
+
+
+def decide(
+    outcomes: Outcomes, fleet_hosts: Sequence[str], check_mode: bool, policy: Policy = Policy(),
+) -> dict[str, Any]:
     """What to do once all batches are through.
 
-    :param outcomes: host → ``status, stage, moved,
-    message`` of each host in the run; a host without an outcome was never
-        reached.
+    :param outcomes: host → ``status, stage, moved, message`` of each host in the run; a host without an outcome was
+        never reached.
     :param fleet_hosts: all hosts of the fleet, also those the run was not limited to.
+    :returns: ``decision``; the hosts that are ``bad``, ``away`` (those of them that can't be reached), ``left_out`` of
+        the run and ``moved``; and ``back``, those that have to go back.
     """
     bad = sorted(host for host, outcome in outcomes.items() if _status(outcome) != GOOD)
-    partial = sorted(set(fleet_hosts) - set(outcomes))
-    whole = KEEP if partial or check_mode or not outcomes else PUBLISH
-    return {
-        "decision": ROLLBACK if bad and not check_mode else whole, "bad": bad, "left_out": partial,
-        "moved": sorted(host for host, outcome in outcomes.items() if outcome and outcome.get("moved")),
-    }
+    away = [host for host in bad if _status(outcomes[host]) == UNREACHABLE]
+    moved = sorted(host for host, outcome in outcomes.items() if outcome and outcome.get("moved"))
+    left_out = sorted(set(fleet_hosts) - set(outcomes))
+    decision, back = _decision(bad, away, moved, policy, len(outcomes))
+    if check_mode or not outcomes:
+        decision, back = KEEP, []
+    elif decision == PUBLISH and left_out:
+        decision = KEEP
+    return {"decision": decision, "bad": bad, "away": away, "left_out": left_out, "moved": moved, "back": back}
 
 
-def conclude(
-    outcomes: Outcomes, fleet_hosts: Sequence[str], decision: str, published: bool, check_mode: bool,
-) -> dict[str, Any]:
+def _decision(
+    bad: Sequence[str], away: Sequence[str], moved: Sequence[str], policy: Policy, hosts: int,
+) -> tuple[str, list[str]]:
+    tolerated = away if policy.unreachable == "continue" and len(away) < hosts else []
+    if not set(bad) - set(tolerated):
+        return PUBLISH, []
+    if policy.on_failure == "stop" and moved:
+        return STOP, []
+    return ROLLBACK, [host for host in moved if policy.on_failure == "fleet" or host in bad]
+
+
+def conclude(outcomes: Outcomes, fleet_hosts: Sequence[str], end: End, check_mode: bool) -> dict[str, Any]:
     """What the run is in the end: its result, whether it failed, and a sentence for each host that matters.
 
     Result is one of ``ok``, ``predicted``, ``failed`` (nothing was touched), ``not proved``, ``rolled back``,
@@ -67,42 +115,62 @@ def conclude(
     """
     facts = decide(outcomes, fleet_hosts, check_mode)
     # Decided to go back: a host that still counts as good was not reached for it, and runs the new release.
-    safe = (ROLLED_BACK,) if decision == ROLLBACK else (GOOD, ROLLED_BACK)
+    safe = (ROLLED_BACK,) if end.decision == ROLLBACK else (GOOD, ROLLED_BACK)
     stuck = [host for host in facts["moved"] if _status(outcomes[host]) not in safe]
     done = bool(outcomes) and not facts["bad"]
-    if decision == VERIFY:
+    if end.decision == VERIFY:
         result = OK if done and not facts["left_out"] else NOT_PROVED
     elif check_mode:
         result = PREDICTED if done else FAILED
-    elif decision == FENCE and published:
+    elif end.decision == FENCE and end.published:
         result = FENCED if done and not facts["left_out"] else NOT_CONFIRMED
-    elif decision == FENCE:
+    elif end.decision == FENCE:
         result = FAILED
-    elif decision == PUBLISH and published:
+    elif end.decision == PUBLISH and end.published:
         result = OK if done and not facts["left_out"] else UNSETTLED
     else:
-        result = _unpublished(outcomes, facts, decision, stuck)
+        result = _unpublished(outcomes, facts, end.decision, stuck)
+    message = SENTENCES[result]
+    if result == MIXED:
+        message += PUBLISHED_FIRST if end.published else UNPUBLISHED
     return {
-        "result": result, "failed": result not in (OK, PREDICTED, FENCED), "message": SENTENCES[result],
-        "lines": _lines(outcomes, facts, result, stuck)}
+        "result": result, "failed": result not in (OK, PREDICTED, FENCED), "message": message,
+        "lines": _lines(outcomes, facts, result, stuck, end)}
 
 
 def _unpublished(outcomes: Outcomes, facts: Mapping[str, Any], decision: str, stuck: Sequence[str]) -> str:
-    if stuck or (decision == KEEP and outcomes) or (decision == PUBLISH and facts["moved"]):
+    if stuck or (decision == KEEP and outcomes) or (decision in (PUBLISH, STOP) and facts["moved"]):
         return MIXED
     return ROLLED_BACK if any(_status(outcome) == ROLLED_BACK for outcome in outcomes.values()) else FAILED
 
 
-def _lines(outcomes: Outcomes, facts: Mapping[str, Any], result: str, stuck: Sequence[str]) -> list[str]:
+def _lines(
+    outcomes: Outcomes, facts: Mapping[str, Any], result: str, stuck: Sequence[str], end: End,
+) -> list[str]:
     lines = []
     for host in facts["bad"]:
         outcome = outcomes[host] or {}
-        lines.append(f"{host}: {outcome.get('stage') or 'reach'}: {outcome.get('message') or 'no answer'}")
+        if _status(outcome) == GOING and not outcome.get("moved"):
+            lines.append(f"{host}: {outcome.get('stage')}: not rolled, since another host failed")
+        else:
+            lines.append(f"{host}: {outcome.get('stage') or 'reach'}: {outcome.get('message') or 'no answer'}")
     if result == MIXED:
-        lines += [f"{host}: may run either release" for host in stuck]
+        fenced = f"; what isn't {end.settled_on} is fenced there" if end.settled_on else ""
+        lines += [f"{host}: {_may_run(_status(outcomes[host]))}{fenced}" for host in _moved_on(outcomes, stuck, facts)]
+    if result == UNSETTLED:
+        lines += [f"{host}: what runs there on another release is fenced once it reads Redis" for host in facts["away"]]
     if result in (MIXED, NOT_PROVED, PREDICTED, NOT_CONFIRMED):
         lines += [f"{host}: was left out of this run and keeps what it runs" for host in facts["left_out"]]
     return lines
+
+
+def _moved_on(outcomes: Outcomes, stuck: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
+    """Hosts to speak of when the fleet is mixed: they aren't back, whether or not that was the policy."""
+    return sorted({*stuck, *(host for host in facts["moved"] if _status(outcomes[host]) == GOOD)})
+
+
+def _may_run(status: str) -> str:
+    return "runs the new release" if status == GOOD else "may run either release"
 
 
 def _status(outcome: Optional[Mapping[str, Any]]) -> str:
@@ -115,8 +183,10 @@ SENTENCES = {
     FAILED: "The run failed before it touched any container",
     ROLLED_BACK: "The run failed; every host that had moved is back on what it ran before, proved",
     NOT_PROVED: "Not every worker of the fleet is proved",
-    MIXED: "The fleet may be on more than one release: nothing was published",
+    MIXED: "The fleet may be on more than one release",
     FENCED: "The release is fenced: every instance of it has confirmed, or is gone",
     NOT_CONFIRMED: "The release is fenced, but not everything has confirmed it",
     UNSETTLED: "The release was published, but not every host finished: deploy again",
 }
+UNPUBLISHED = ": nothing was published"
+PUBLISHED_FIRST = ": the new one was published before the rollout"

@@ -50,13 +50,33 @@ options:
     description:
       - What was decided. Only for O(state=written).
     type: str
-    choices: [publish, rollback, keep, verify, fence]
+    choices: [publish, rollback, stop, keep, verify, fence]
     default: keep
+  on_failure:
+    description:
+      - What goes back when a host failed. With V(fleet) every host that moved, with V(host) those that failed, with
+        V(stop) none. Only for O(state=decided).
+    type: str
+    choices: [fleet, host, stop]
+    default: fleet
+  unreachable:
+    description:
+      - Whether hosts that can't be reached count as failed. With V(continue) they don't as long as another host is
+        good, and the release is published, which fences what they run. Only for O(state=decided).
+    type: str
+    choices: [fail, continue]
+    default: fail
   published:
     description:
       - Whether the release was published. Only for O(state=written).
     type: bool
     default: false
+  settled_on:
+    description:
+      - SHA or id of the release that the fleet's record alone allows in the end, empty when it allows several. Only for
+        O(state=written).
+    type: str
+    default: ""
   run:
     description:
       - Facts of the run, C(id), C(action), C(by), C(started), C(generation) and C(requested). Only for
@@ -96,7 +116,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 decision:
-  description: V(publish), V(rollback) or V(keep).
+  description: V(publish), V(rollback), V(stop) or V(keep).
   returned: when O(state=decided)
   type: str
 moved:
@@ -106,6 +126,16 @@ moved:
   elements: str
 bad:
   description: Hosts whose outcome is not good.
+  returned: when O(state=decided)
+  type: list
+  elements: str
+away:
+  description: Those of them that could not be reached.
+  returned: when O(state=decided)
+  type: list
+  elements: str
+back:
+  description: Hosts that have to go back to what they ran before.
   returned: when O(state=decided)
   type: list
   elements: str
@@ -142,7 +172,11 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["decided", "written"], "default": "decided"},
     "outcomes": {"type": "dict", "required": True},
     "hosts": {"type": "list", "elements": "str", "required": True},
-    "decision": {"type": "str", "choices": ["publish", "rollback", "keep", "verify", "fence"], "default": "keep"},
+    "decision": {
+        "type": "str", "choices": ["publish", "rollback", "stop", "keep", "verify", "fence"], "default": "keep"},
+    "on_failure": {"type": "str", "choices": ["fleet", "host", "stop"], "default": "fleet"},
+    "unreachable": {"type": "str", "choices": ["fail", "continue"], "default": "fail"},
+    "settled_on": {"type": "str", "default": ""},
     "published": {"type": "bool", "default": False},
     "run": {"type": "dict", "default": {}},
     "release": {"type": "dict", "default": {}},

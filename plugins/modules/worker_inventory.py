@@ -54,6 +54,13 @@ options:
     type: list
     elements: str
     default: []
+  left_out:
+    description:
+      - Hosts that this run does not roll, since it was limited to others or they can not be reached. They are in no
+        batch.
+    type: list
+    elements: str
+    default: []
   single_engine:
     description:
       - Images are not pushed to a registry, so there can be only one host.
@@ -91,7 +98,7 @@ instances:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.driftguard.workers.plugins.module_utils.fleet_inventory import plan_fleet
+from ansible_collections.driftguard.workers.plugins.module_utils.fleet_inventory import batched, plan_fleet
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, run_module
 
 ARGUMENTS = {
@@ -102,17 +109,22 @@ ARGUMENTS = {
     "defaults": {"type": "dict", "default": {}},
     "batches": {"type": "list", "elements": "str", "default": ["1", "25%", "100%"]},
     "selected": {"type": "list", "elements": "str", "default": []},
+    "left_out": {"type": "list", "elements": "str", "default": []},
     "single_engine": {"type": "bool", "default": False},
 }
 
 
 def check(module: AnsibleModule) -> Result:
     """The plan of the fleet as return values."""
-    plan = plan_fleet(**module.params)
+    options = dict(module.params)
+    left_out = options.pop("left_out")
+    plan = plan_fleet(**options)
+    # The inventory is checked as a whole; what is left out must neither be the canary nor count for a percentage.
+    rolled = batched([host for host in options["hosts"] if host not in left_out], options["batches"])
     return Result(
         False,
         {
-            "batches": [list(batch) for batch in plan.batches],
+            "batches": [list(batch) for batch in rolled],
             "instances": plan.instances,
             "placement": {host: list(names) for host, names in plan.placement.items()},
         },

@@ -17,7 +17,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.evidence import
 from ansible_collections.driftguard.workers.plugins.module_utils.proof import Row
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_plan import Step
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_wait import Failure
-from ansible_collections.driftguard.workers.plugins.module_utils.run_outcome import SENTENCES
+from ansible_collections.driftguard.workers.plugins.module_utils.run_outcome import SENTENCES, UNPUBLISHED
 from hypothesis import given
 from hypothesis import strategies as st
 from support.containers import RELEASE_ID, SHA, container
@@ -54,7 +54,8 @@ def options(directory: Path, **changes: Any) -> dict[str, Any]:
     return {
         "fleet": "demo", "state": "written", "outcomes": {"host1": GOOD, "host2": BAD},
         "hosts": ["host1", "host2", "host3"],
-        "decision": "rollback", "published": False, "release": release_data(), "details": DETAILS,
+        "decision": "rollback", "published": False, "settled_on": "",
+        "on_failure": "fleet", "unreachable": "fail", "release": release_data(), "details": DETAILS,
         "directory": str(directory),
         "run": {"id": "20260102T030405Z-abc", "action": "deploy", "by": "me", "started": "2026-01-02T03:04:05Z",
             "generation": 7,
@@ -98,7 +99,7 @@ def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 def test_the_summary_says_it_all(tmp_path: Path) -> None:
     result = decide_or_write(options(tmp_path), False)
     assert result.values["summary"] == [
-        f"{SENTENCES['mixed']}.", "host2: roll: service extractor crashed", "host1: may run either release",
+        f"{SENTENCES['mixed']}{UNPUBLISHED}.", "host2: roll: service extractor crashed", "host1: runs the new release",
         "host2: may run either release", "host3: was left out of this run and keeps what it runs",
         f"Evidence: {result.values['path']}"]
     assert (result.values["run_failed"], result.changed) == (True, False)
@@ -113,7 +114,8 @@ def test_check_mode_writes_nothing(tmp_path: Path) -> None:
 def test_deciding_writes_nothing(tmp_path: Path) -> None:
     result = decide_or_write({**options(tmp_path, state="decided"), "directory": None}, False)
     assert result.values == {
-        "decision": "rollback", "bad": ["host2"], "left_out": ["host3"], "moved": ["host1", "host2"]}
+        "decision": "rollback", "bad": ["host2"], "away": [], "left_out": ["host3"], "moved": ["host1", "host2"],
+        "back": ["host1", "host2"]}
     assert list(tmp_path.iterdir()) == []
 
 

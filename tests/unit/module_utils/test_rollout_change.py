@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import rollout_change, rollout_wait
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import SafePoint
 from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import Container, fleet_containers
@@ -57,7 +58,7 @@ class Host:
         self.at_point(self.points)
 
     def make(self, limits: Optional[Limits] = None) -> Change:
-        place = Place(self.real, "demo", "host1", PROJECT, self.note, self.safe_point, -1, self.times)
+        place = Place(self.real, "demo", "host1", PROJECT, self.note, SafePoint([self.safe_point]), -1, self.times)
         change = Change(
             place, self.plan_for(self.look()), SERVICES, {"extractor": wanted()}, self.look, self.plan_for)
         change.make(Path("/none"), 0.3, 0.0, limits)
@@ -162,7 +163,7 @@ def test_a_new_one_that_dies_while_the_old_one_drains_is_found(host: Host) -> No
 
     def dies(container_id: str) -> None:
         removed(container_id)
-        host.engine.containers[NEW].update({"RestartCount": 1})
+        host.engine.containers[NEW] = {**host.engine.containers[NEW], "RestartCount": 1}
 
     host.engine.remove = dies  # type: ignore[method-assign]
     host.fails("restarted")

@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.driftguard.workers.plugins.module_utils.run_outcome import SENTENCES, conclude, decide
+from ansible_collections.driftguard.workers.plugins.module_utils.run_outcome import (
+    PUBLISHED_FIRST,
+    SENTENCES,
+    UNPUBLISHED,
+    End,
+    Policy,
+    conclude,
+    decide,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +26,8 @@ BAD = {"status": "bad", "stage": "roll", "moved": True, "message": "extractor cr
 BEFORE = {"status": "bad", "stage": "preflight", "moved": False, "message": "no room"}
 AWAY = {"status": "unreachable", "stage": "begin", "moved": False, "message": "no route"}
 CUT_OFF = {"status": "going", "stage": "roll", "moved": True}
+CUT = {"status": "unreachable", "stage": "roll", "moved": True, "message": "timed out"}
+WAITS = {"status": "going", "stage": "preflight", "moved": False, "message": ""}
 BACK = {"status": "rolled back", "stage": "roll", "moved": True, "message": "extractor crashed"}
 
 
@@ -34,6 +44,46 @@ def test_decisions(outcomes: list[Any], hosts: int, check_mode: bool, decision: 
     assert found["left_out"] == _hosts(hosts)[len(outcomes):]
     assert found["moved"] == [host for host, one in _named(outcomes).items() if one and one.get("moved")]
     assert found["bad"] == [host for host, one in _named(outcomes).items() if not one or one.get("status") != "good"]
+
+
+@pytest.mark.parametrize(("outcomes", "policy", "decision", "back"), [
+    ([GOOD, BAD], Policy("fleet"), "rollback", ["host1", "host2"]),
+    ([GOOD, BAD], Policy("host"), "rollback", ["host2"]),
+    ([GOOD, BAD], Policy("stop"), "stop", []), ([SAME, BEFORE], Policy("stop"), "rollback", []),
+    ([SAME, BEFORE], Policy("host"), "rollback", []), ([GOOD, CUT], Policy("host"), "rollback", ["host2"]),
+    ([GOOD, AWAY], Policy("fleet", "continue"), "publish", []),
+    ([GOOD, CUT], Policy("fleet", "continue"), "publish", []),
+    ([GOOD, CUT], Policy("fleet", "fail"), "rollback", ["host1", "host2"]),
+    ([AWAY], Policy("fleet", "continue"), "rollback", []),
+    ([CUT, AWAY], Policy("fleet", "continue"), "rollback", ["host1"]),
+    ([GOOD, AWAY, BAD], Policy("fleet", "continue"), "rollback", ["host1", "host3"]),
+    ([GOOD, AWAY, WAITS], Policy("fleet", "continue"), "rollback", ["host1"]),
+    ([GOOD, AWAY, BAD], Policy("stop", "continue"), "stop", []),
+])
+def test_policies(outcomes: list[Any], policy: Policy, decision: str, back: list[str]) -> None:
+    found = decide(_named(outcomes), _hosts(len(outcomes)), False, policy)
+    assert (found["decision"], found["back"]) == (decision, back)
+    predicted = decide(_named(outcomes), _hosts(len(outcomes)), True, policy)
+    assert (predicted["decision"], predicted["back"]) == ("keep", [])
+
+
+@pytest.mark.parametrize(("outcomes", "end", "result", "lines"), [
+    ([GOOD, CUT], End("publish", True), "unsettled", [
+        "host2: roll: timed out", "host2: what runs there on another release is fenced once it reads Redis"]),
+    ([GOOD, BAD, WAITS], End("stop"), "mixed", [
+        "host2: roll: extractor crashed", "host3: preflight: not rolled, since another host failed",
+        "host1: runs the new release", "host2: may run either release"]),
+    ([GOOD, BACK], End("rollback"), "mixed", ["host2: roll: extractor crashed", "host1: runs the new release"]),
+    ([BACK, CUT], End("rollback", False, "0123abc"), "mixed", [
+        "host1: roll: extractor crashed", "host2: roll: timed out",
+        "host2: may run either release; what isn't 0123abc is fenced there"]),
+    ([BAD], End("stop", True, "0123abc"), "mixed", [
+        "host1: roll: extractor crashed", "host1: may run either release; what isn't 0123abc is fenced there"]),
+    ([AWAY], End("rollback"), "failed", ["host1: begin: no route"]),
+])
+def test_what_a_policy_leaves_is_said(outcomes: list[Any], end: End, result: str, lines: list[str]) -> None:
+    found = conclude(_named(outcomes), _hosts(len(outcomes)), end, False)
+    assert (found["result"], found["failed"], found["lines"]) == (result, True, lines)
 
 
 @pytest.mark.parametrize(("outcomes", "hosts", "decision", "published", "result"), [
@@ -56,15 +106,16 @@ def test_decisions(outcomes: list[Any], hosts: int, check_mode: bool, decision: 
     ([SAME, SAME], 2, "fence", False, "failed"), ([AWAY], 1, "fence", False, "failed"),
 ])
 def test_results(outcomes: list[Any], hosts: int, decision: str, published: bool, result: str) -> None:
-    end = conclude(_named(outcomes), _hosts(hosts), decision, published, False)
+    end = conclude(_named(outcomes), _hosts(hosts), End(decision, published), False)
     assert (end["result"], end["failed"]) == (result, result != "ok")
-    assert end["message"] == SENTENCES[result]
+    more = (PUBLISHED_FIRST if published else UNPUBLISHED) if result == "mixed" else ""
+    assert end["message"] == SENTENCES[result] + more
 
 
 def test_a_release_is_fenced_when_every_host_of_the_fleet_is_good() -> None:
-    end = conclude(_named([SAME, SAME]), _hosts(2), "fence", True, False)
+    end = conclude(_named([SAME, SAME]), _hosts(2), End("fence", True), False)
     assert (end["result"], end["failed"], end["lines"]) == ("fenced", False, [])
-    assert conclude(_named([SAME]), _hosts(2), "fence", True, False)["lines"] == [
+    assert conclude(_named([SAME]), _hosts(2), End("fence", True), False)["lines"] == [
         "host2: was left out of this run and keeps what it runs"]
 
 
@@ -72,16 +123,16 @@ def test_a_release_is_fenced_when_every_host_of_the_fleet_is_good() -> None:
     ("outcomes", "result"), [([GOOD], "predicted"), ([GOOD, BAD], "failed"), ([AWAY], "failed"), ([], "failed")]
 )
 def test_check_mode_predicts_or_fails(outcomes: list[Any], result: str) -> None:
-    end = conclude(_named(outcomes), _hosts(2), "keep", False, True)
+    end = conclude(_named(outcomes), _hosts(2), End("keep"), True)
     assert (end["result"], end["failed"]) == (result, result == "failed")
 
 
 def test_each_host_that_matters_has_a_line() -> None:
     outcomes = {"a": BAD, "b": GOOD, "c": BACK, "d": AWAY, "e": {"status": "bad"}, "f": None}
-    end = conclude(outcomes, [*outcomes, "g"], "rollback", False, False)  # type: ignore[arg-type]
+    end = conclude(outcomes, [*outcomes, "g"], End("rollback"), False)  # type: ignore[arg-type]
     assert end["lines"] == [
         "a: roll: extractor crashed", "c: roll: extractor crashed", "d: begin: no route", "e: reach: no answer",
-        "f: reach: no answer", "a: may run either release", "b: may run either release",
+        "f: reach: no answer", "a: may run either release", "b: runs the new release",
         "g: was left out of this run and keeps what it runs"]
 
 
@@ -99,7 +150,7 @@ def _named(outcomes: list[Any]) -> dict[str, Any]:
 def test_ok_is_said_only_of_a_whole_fleet_that_is_good(
     outcomes: list[Any], hosts: int, decision: str, published: bool, check_mode: bool,
 ) -> None:
-    end = conclude(_named(outcomes), _hosts(hosts), decision, published, check_mode)
+    end = conclude(_named(outcomes), _hosts(hosts), End(decision, published), check_mode)
     if end["result"] == "ok":
         assert outcomes
         assert all(one and one["status"] == "good" for one in outcomes)
