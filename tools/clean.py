@@ -23,6 +23,7 @@ from .engine import docker
 from .owned import (
     EMPTY_PARENTS,
     HOST_PLACES,
+    LAB_MARKS,
     LOCAL_IMAGES,
     MACHINE_PLACES,
     Owner,
@@ -76,7 +77,8 @@ def _clean(owner: Owner, command: Sequence[str]) -> list[str]:
     others = foreign_fleets(things)
     shared = [] if others or owner.only else [Path(place) for place in MACHINE_PLACES]
     left = [line for thing in things if owner.has(thing) for line in _clean_thing(command, thing, others)]
-    left += _remove_paths([*_fleet_paths(owner), *shared])
+    trusted = [] if owner.only else [mark.parent for mark in Path("/").glob(LAB_MARKS.lstrip("/"))]
+    left += _remove_paths([*_fleet_paths(owner), *shared, *trusted])
     for parent in (Path(place) for place in EMPTY_PARENTS if Path(place).is_dir()):
         _run(as_root(["rmdir", "--ignore-fail-on-non-empty", str(parent)]))  # never what somebody put there meanwhile
     return left if owner.only else [*left, *_remove_paths(_checkout_paths())]
