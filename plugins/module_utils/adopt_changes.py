@@ -16,6 +16,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 from .adopt_reasons import reason
 from .adopt_service import HIDDEN, without
 from .names import SECRETS_MOUNT
+from .rollout_order import STOP_FIRST
 from .secret_names import is_secret_name, password_in_url
 from .untrusted import clean
 
@@ -117,6 +118,9 @@ def _deploy(body: Mapping[str, Any]) -> dict[str, Any]:
         kind: {name: value if isinstance(value, list) else _number(value) for name, value in values.items()}
         for kind, values in resources.items()}
     deploy.setdefault("replicas", body.get("scale", 1))
+    update = deploy.get("update_config") or {}
+    if update.get("order") == STOP_FIRST:  # the default of both sides
+        deploy["update_config"] = _without(update, "order")
     return deploy
 
 

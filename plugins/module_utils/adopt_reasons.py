@@ -32,7 +32,7 @@ _REASONS = {
     "deploy.resources.limits.memory": (REMOVED, "A GUESS, since the file has no limit: measure and set it"),
     "deploy.resources.limits.pids": (REMOVED, "a limit of processes"),
     "deploy.replicas": (REMOVED, "1 to 100 replicas, in worker_fleet_services"),
-    "deploy.update_config": (NOT_CARRIED, "Swarm only: see worker_batches, worker_wait_timeout and worker_stabilize"),
+    "deploy.update_config": (NOT_CARRIED, "Swarm only, but for start-first: see worker_batches and worker_canary"),
     "deploy.rollback_config": (NOT_CARRIED, "Swarm only: a failed deploy goes back by itself"),
     "deploy.placement": (NOT_CARRIED, "Swarm only: see worker_placement in host_vars"),
     "deploy": (NOT_CARRIED, "the fleet spec has no such key"),

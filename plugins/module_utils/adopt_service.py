@@ -20,6 +20,7 @@ from .fleet_spec import MAX_REPLICAS, PLAIN_NAME, network_names
 from .fleet_values import Unfit, cpus, environment, size, size_text
 from .fleet_volumes import mount, tmpfs_path
 from .names import RESERVED_ENVIRONMENT, SECRETS_MOUNT
+from .rollout_order import START_FIRST
 from .secret_names import is_secret_name, password_in_url, secret_in_command
 
 REDIS_PASSWORD = "REDIS_PASSWORD"
@@ -133,6 +134,8 @@ def _numbers(spec: dict[str, Any], service: Mapping[str, Any], memory: str) -> N
     replicas = deploy.get("replicas", service.get("scale"))
     if isinstance(replicas, int) and 1 < replicas <= MAX_REPLICAS:
         spec["replicas"] = replicas
+    if (deploy.get("update_config") or {}).get("order") == START_FIRST:
+        spec["order"] = START_FIRST
     wanted = limits.get("memory") or service.get("mem_limit") or ""
     spec["memory"] = _size(wanted) or memory
     if _fits(cpus, limits.get("cpus", service.get("cpus"))):

@@ -28,6 +28,7 @@ from .names import (
 )
 from .node_guard import with_node_guard
 from .release_info import VariantImage
+from .rollout_order import START_FIRST
 
 # Ends where a secret's name can't go on, so that no file passes for one whose name it begins. Ahead, so that matches
 # may overlap: the fleet's own directory may lie below one that is called secrets too.
@@ -89,6 +90,9 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
         body["labels"] = {LABEL_FLEET: around.fleet, LABEL_SERVICE: name, LABEL_SPEC: mark}
         # After the hash: another number of replicas must not recreate those that are right.
         body["deploy"]["replicas"] = service.replicas
+        # Likewise: how instances are replaced is nothing that an instance is made of.
+        if service.order == START_FIRST:
+            body["deploy"]["update_config"] = {"order": START_FIRST}
         document["services"][name] = body
         desired[name] = {
             "variant": service.variant, "replicas": service.replicas, "image": image.image if image else None,
@@ -98,6 +102,7 @@ def render(around: Surroundings, services: Mapping[str, Service], images: Mappin
             "networks": sorted({*around.networks, *service.networks}),
             "paths": sorted(mount.source for mount in service.volumes if mount.kind == "bind"),
             "volumes": sorted(mount.source for mount in service.volumes if mount.external),
+            **({"order": START_FIRST} if service.order == START_FIRST else {}),
         }
     document.update(_shared(around, services, images))
     return Rendered(to_yaml(escaped(document)), desired)

@@ -17,9 +17,13 @@ try:
     import docker.errors
     import docker.utils
     import requests.exceptions
+    import urllib3.exceptions
 
     MISSING: Optional[str] = None
-    _FAILURES: tuple[type[Exception], ...] = (docker.errors.DockerException, requests.exceptions.RequestException)
+    _FAILURES: tuple[type[Exception], ...] = (
+        docker.errors.DockerException, requests.exceptions.RequestException,
+        urllib3.exceptions.HTTPError,  # what a stream of rows ends with
+    )
 except ImportError as _error:
     MISSING = str(_error)
     _FAILURES = ()
@@ -195,18 +199,6 @@ class Engine:
                 self._client.remove_image(reference)
             except docker.errors.ImageNotFound:
                 return
-
-    def pull(self, reference: str, timeout: float) -> None:
-        """Pull by ``repo@digest`` (or tag) within a number of seconds of silence."""
-        with _asking(f"pull of {reference}"), self._timeout(timeout):
-            for line in self._client.pull(reference, stream=True, decode=True):
-                if "error" in line:
-                    raise DriftguardError(
-                        f"pull of {reference}",
-                        "the image from its registry",
-                        str(line["error"]),
-                        "check the name, the registry's reachability and this host's docker login",
-                    )
 
     def run_once(self, image: str, entrypoint: Sequence[str], labels: Mapping[str, str]) -> tuple[int, str]:
         """Run a throw-away container without network from an image; exit status and output. It is always removed."""

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The part of the engine's gateway that builds, reads into and pushes images."""
+"""The part of the engine's gateway that builds images, reads into them, pushes and pulls them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import base64
 import io
 import json
 import tarfile
+import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Iterable, Iterator, Mapping, Optional
 
-from .engine import Engine, _asking
+from .engine import _FAILURES, Engine, _asking, _reason
 from .errors import DriftguardError
+from .registry_errors import registry_error, registry_of
 
 with suppress(ImportError):  # Engine.connect says so
+    import docker.auth
     import docker.errors
 
 _SYMLINK, _DIRECTORY = 1 << 27, 1 << 31  # Go's os.FileMode, which the engine reports
+_PUSHING = (
+    "check the name, the registry's reachability, and worker_registry_username and worker_registry_password, or "
+    "without them this user's docker login")
 _UNKNOWN = ("manifest unknown", "name unknown")  # what some registries say instead of 404
 
 
@@ -75,14 +81,29 @@ class ImageFiles:
             return tarfile.open(fileobj=io.BytesIO(b"".join(packed)))
 
 
+@dataclass(frozen=True)
+class Credentials:
+    """Who one is for a registry. They go with each request that needs them, so no login is left on a host."""
+
+    username: str
+    password: str = field(repr=False)
+
+
 class ImageEngine(Engine):
-    """An engine that images are built on."""
+    """An engine that images are built on, or pulled to.
+
+    :param credentials: for the registry; None for those of this user's Docker configuration.
+    """
+
+    def __init__(self, client: Any, version: str, credentials: Optional[Credentials] = None) -> None:
+        super().__init__(client, version)
+        self._login = {"username": credentials.username, "password": credentials.password} if credentials else None
 
     @classmethod
-    def connect(cls) -> ImageEngine:
+    def connect(cls, credentials: Optional[Credentials] = None) -> ImageEngine:
         """See :meth:`Engine.connect`."""
         plain = Engine.connect()
-        return cls(plain._client, plain.version)
+        return cls(plain._client, plain.version, credentials)
 
     def labelled(self, labels: Iterable[str]) -> list[str]:
         """Ids of all images that carry every one of the labels, also of those without a name that others build upon."""
@@ -124,7 +145,7 @@ class ImageEngine(Engine):
         return identity
 
     def push(self, repository: str, tag: str, timeout: float) -> str:
-        """Push one tag with the credentials of this user's Docker configuration.
+        """Push one tag.
 
         :param timeout: seconds of silence after which it is given up.
         :returns: digest of the manifest.
@@ -132,13 +153,43 @@ class ImageEngine(Engine):
         """
         digest = ""
         with _asking(f"push of {repository}:{tag}"), self._timeout(timeout):
-            for row in self._client.push(repository, tag=tag, stream=True, decode=True):
+            for row in self._client.push(
+                    repository, tag=tag, stream=True, decode=True, auth_config=self._login):
                 digest = (row.get("aux") or {}).get("Digest", digest)
                 if "error" in row:
                     raise DriftguardError(
                         f"push of {repository}:{tag}", "the registry to take it", str(row["error"]),
-                        "check the name, the registry's reachability and this user's docker login")
+                        _PUSHING)
         return digest
+
+    def pull(self, what: str, reference: str, timeout: float) -> None:
+        """Pull by ``repo@digest``; the engine checks that what it gets has the digest.
+
+        :param what: what it is about, for the message.
+        :param timeout: seconds after which it is given up; a pull in which the engine falls silent, after twice these.
+        :raises DriftguardError: the registry doesn't give it, in time.
+        """
+        end = time.monotonic() + timeout
+        repository, _at, digest = reference.partition("@")
+        try:
+            # The SDK's pull() waits without end.
+            answer = self._client._post(
+                self._client._url("/images/create"), params={"fromImage": repository, "tag": digest},
+                headers=self._registry_header(repository), stream=True, timeout=timeout)
+            self._client._raise_for_status(answer)
+            for row in self._client._stream_helper(answer, decode=True):
+                if "error" in row:
+                    raise registry_error(what, reference, str(row["error"]))
+                if time.monotonic() > end:
+                    raise registry_error(what, reference, f"timed out after {timeout:g} s, unfinished")
+        except _FAILURES as error:
+            raise registry_error(what, reference, _reason(error)) from error
+
+    def _registry_header(self, repository: str) -> dict[str, str]:
+        if self._login:
+            return {"X-Registry-Auth": docker.auth.encode_header(self._login).decode("ascii")}
+        found = docker.auth.get_config_header(self._client, registry_of(repository))
+        return {"X-Registry-Auth": found.decode("ascii")} if found else {}
 
     def registry_digest(self, reference: str, timeout: float) -> Optional[str]:
         """The digest that a registry has for a tag; None when it has none.
@@ -147,7 +198,8 @@ class ImageEngine(Engine):
         """
         with _asking(f"registry's word on {reference}"), self._timeout(timeout):
             try:
-                return str(self._client.inspect_distribution(reference)["Descriptor"]["digest"])
+                return str(self._client.inspect_distribution(
+                    reference, auth_config=self._login)["Descriptor"]["digest"])
             except docker.errors.NotFound:
                 return None
             except docker.errors.APIError as error:
@@ -155,7 +207,7 @@ class ImageEngine(Engine):
                     return None
                 raise DriftguardError(
                     f"registry of {reference}", "an answer", str(error.explanation or error)[:300],
-                    "check the name, the registry's reachability and this user's docker login") from error
+                    _PUSHING) from error
 
     def tags_of(self, repository: str) -> list[str]:
         """All tags of a repository, as ``repository:tag``."""

@@ -21,7 +21,8 @@ SCHEMA = 1
 # What is kept of each module's result; anything else it returns is left out.
 _KEPT = {
     "compose": ("revision", "previous", "changed_secrets", "changed"),
-    "rollout": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
+    "rollout": ("revision", "previous", "release", "steps", "extras", "failures", "bake", "durations", "changed",
+                "msg"),
     "rollback": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
     "fence": (
         "releases", "record", "generation", "confirmed", "unconfirmed", "gone", "users_removed", "changed", "msg"),

@@ -46,7 +46,8 @@ class ImageFacts:
 @dataclass(frozen=True)
 class Container:
     """One container; ``changes``: paths that differ from its image, ``mounts``: the destinations of its mounts,
-    ``guard``: the host's directory that is mounted as the guard, empty for none and for one that it may write.
+    ``guard``: the host's directory that is mounted as the guard, empty for none and for one that it may write;
+    ``addresses``: where this host reaches it, on each of its networks.
     """
 
     id: str
@@ -71,6 +72,7 @@ class Container:
     guard: str
     image: Optional[ImageFacts]
     changes: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
     @property
     def service(self) -> str:
@@ -195,7 +197,13 @@ def container_of(facts: Mapping[str, Any], image: Optional[ImageFacts]) -> Conta
         environment=_environment(config.get("Env")),
         entrypoint=tuple(config.get("Entrypoint") or ()), command=tuple(config.get("Cmd") or ()),
         mounts=(*filter(None, mounts), *(host.get("Tmpfs") or ())), guard=_guard(facts.get("Mounts") or ()),
-        image=image)
+        image=image, addresses=_addresses(facts))
+
+
+def _addresses(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    networks = (facts.get("NetworkSettings") or {}).get("Networks") or {}
+    ends = [network or {} for _name, network in sorted(networks.items())]
+    return tuple(str(end[key]) for key in ("IPAddress", "GlobalIPv6Address") for end in ends if end.get(key))
 
 
 def _guard(mounts: Iterable[Mapping[str, Any]]) -> str:

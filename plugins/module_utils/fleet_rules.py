@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Iterable
 from . import fleet_values as values
 from .errors import DriftguardError
 from .names import RESERVED_ENVIRONMENT
+from .rollout_order import START_FIRST, STOP_FIRST
 
 if TYPE_CHECKING:
     from .fleet_spec import Service
@@ -70,6 +71,10 @@ def check_service(subject: str, service: Service, problems: Problems) -> None:
         problems.add(
             f"{subject}, key replicas", "1, since the service is a singleton", str(service.replicas),
             "drop replicas or singleton")
+    if service.singleton and service.order == START_FIRST:
+        problems.add(
+            f"{subject}, key order", f"{STOP_FIRST}, since the service is a singleton", START_FIRST,
+            f"set order: {STOP_FIRST} for this service: with {START_FIRST} two of it would run side by side")
     _check_reservations(subject, service, problems)
     _check_targets(subject, service, problems)
     for name in service.environment:

@@ -16,6 +16,7 @@ from .fleet_values import Unfit, shown
 from .fleet_volumes import Mount, mount, tmpfs_path
 from .guard_command import EXEC, MODES
 from .names import FLEET_PATTERN, SERVICE_PATTERN, VARIANT_PATTERN
+from .rollout_order import ORDERS, STOP_FIRST
 
 # Of secrets, networks and volumes: what both compose and a file system take.
 PLAIN_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
@@ -59,6 +60,7 @@ class Service:
     read_only: bool = True
     singleton: bool = False
     guard: str = EXEC
+    order: str = STOP_FIRST
 
 
 Reader = Callable[[Any], Any]
@@ -148,6 +150,7 @@ READERS: dict[str, Reader] = {
     "read_only": values.boolean,
     "singleton": values.boolean,
     "guard": values.choice(*MODES),
+    "order": values.choice(*ORDERS),
 }
 
 

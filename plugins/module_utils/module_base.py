@@ -56,6 +56,11 @@ REDIS_SPEC: dict[str, Any] = {
     "redis_ca_file": {"type": "path"},
     "redis_timeout": {"type": "float", "default": 5.0},
 }
+REGISTRY_SPEC: dict[str, Any] = {
+    "registry_username": {"type": "str"},
+    "registry_password": {"type": "str", "no_log": True},
+}
+REGISTRY_TOGETHER = [("registry_username", "registry_password")]
 QUEUES_SPEC: dict[str, Any] = {
     "prefix": {"type": "str"},
 }

@@ -17,16 +17,17 @@ publishing, before settling    published, ``current`` is older     first settle 
 settling                       history says it, the link doesn't   the same
 =============================  ==================================  ===========================================
 
+The table of instances that are replaced start-first is in ``rollout_change.py``.
+
 ``current`` moves only when the whole fleet is proved, so it names what a rollback goes back to.
 """
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 from .engine import Engine
 from .errors import DriftguardError
@@ -37,18 +38,18 @@ from .host_record import HostRecords
 from .host_secrets import HostSecrets
 from .module_base import FailedResult, Result
 from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repository_of
-from .record import SETTLED
 from .release_info import Release
 from .revisions import Revision, Revisions
+from .rollout_bake import Limits
+from .rollout_change import Change, Place, Times, timed
+from .rollout_order import start_first_services
 from .rollout_plan import REMOVE, Plan, Step, plan_rollout
 from .rollout_refuse import check_needs, refuse_extras, refuse_others
-from .rollout_run import carry_out, masked, remove_containers, remove_project, secret_values
-from .rollout_target import prediction
-from .rollout_wait import Failure, Watch
+from .rollout_run import masked, remove_containers, remove_project, secret_values
+from .rollout_target import named_revision, prediction
 from .untrusted import check_seconds
 from .verdicts import Wanted
 
-Times = Dict[str, float]
 LEAVING = "being stopped"
 NO_LOCK = -1  # check mode looks without holding anything
 
@@ -70,6 +71,7 @@ class Rollout:
         self._subject = f"fleet {self._fleet} on {options['host']}"
         self._leaving = self._root / "state" / "leaving"
         self._times: Times = {}
+        self._limits = Limits()
 
     def run(self) -> Result:
         """Do what ``state`` asks.
@@ -78,6 +80,7 @@ class Rollout:
         """
         for option in ("wait_timeout", "stabilize"):
             check_seconds(option, self._options[option])
+        self._limits = Limits.of(self._options)
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
             return action(lambda: None, NO_LOCK)
@@ -90,23 +93,28 @@ class Rollout:
     def _present(self, safe_point: Callable[[], None], lock: int) -> Result:
         number, release, services, compose_file = self._target()
         wanted = self._wanted(release, services)
-        plan = plan_rollout(
-            self._project, wanted, self._containers(release), self._options["services"], self._options["prune"]
-        )
+
+        def planned(containers: Sequence[Container], forced: Sequence[str] = ()) -> Plan:
+            return plan_rollout(
+                self._project, wanted, containers, forced, self._options["prune"], start_first_services(services))
+
+        plan = planned(self._containers(release), self._options["services"])
         refuse_extras(self._subject, plan)
         refuse_others(self._subject, plan, self._options["services"])
         check_needs(self._subject, services, self._engine.network_names(), self._engine.volume_names())
         values = self._values(number, release, plan)
         if not self._check_mode:
+            place = Place(
+                self._engine, self._fleet, self._options["host"], self._project, self._leaving, safe_point, lock,
+                self._times)
+            change = Change(place, plan, services, wanted, lambda: self._containers(release), planned)
             with self._reporting(values, bool(plan.changes)):
-                graces = {name: int(service["grace"]) for name, service in services.items()}
-                self._timed(
-                    "recreate",
-                    lambda: carry_out(
-                        self._engine, plan, self._project, compose_file, graces, safe_point, lock, self._leaving
-                    ),
-                )
-                self._timed("stabilize", lambda: self._stand(wanted, safe_point))
+                try:
+                    change.make(
+                        compose_file, self._options["wait_timeout"], self._options["stabilize"],
+                        self._bake(number, plan))
+                finally:
+                    values.update({"bake": change.baked} if change.baked is not None else {})
         return self._result(plan, values)
 
     def _absent(self, safe_point: Callable[[], None], lock: int) -> Result:
@@ -119,12 +127,10 @@ class Rollout:
         # A compose that failed with its first container has made the network all the same.
         if not self._check_mode and (steps or self._engine.network_names([own])):
             with self._reporting(values, True):
-                self._timed(
-                    "recreate",
-                    lambda: remove_containers(
+                with timed(self._times, "recreate"):
+                    remove_containers(
                         self._engine, [s.container for s in steps if s.container], {}, safe_point, self._leaving
-                    ),
-                )
+                    )
                 remove_project(self._engine, self._project)
         return self._result(plan, values)
 
@@ -155,28 +161,12 @@ class Rollout:
         kept = self._options["revision"] in {str(number) for number in self._revisions.numbers()}
         return kept and published >= self._revisions.settled_by()
 
-    def _is_left_midway(self) -> bool:
-        """Whether a run ended before it was decided: what runs here may then be another release than the current."""
-        proved, record = self._proved(), HostRecords(Path(self._options["root"]), self._fleet).read().record
-        if not proved or record is None:
-            return False
-        return record.phase != SETTLED or record.target.release_id != proved
-
-    def _proved(self) -> str:
-        """Id of the release that was proved here last, empty before the first."""
-        current = self._revisions.current()
-        return "" if current is None else self._revisions.load(current).release.release_id
-
     def _target(self) -> tuple[int, Optional[Release], dict[str, dict[str, Any]], Path]:
         """The revision to go to; in check mode perhaps one that is only predicted and not on disk yet."""
         if self._check_mode and self._options["desired"]:
             return (*prediction(self._fleet, self._options["revision"], self._options["desired"]), self._root)
-        wanted = self._options["revision"]
-        fenced = self._options["fenced"]
-        # Before a release that was never published is the one that was proved last.
-        if wanted == "previous" and self._is_left_midway() and self._proved() not in fenced:
-            wanted = "current"
-        number = self._revisions.resolve(wanted, fenced)
+        here = HostRecords(Path(self._options["root"]), self._fleet)
+        number = named_revision(self._revisions, here, self._options["revision"], self._options["fenced"])
         revision: Revision = self._revisions.load(number)
         return number, revision.release, revision.services, revision.compose_file
 
@@ -185,12 +175,15 @@ class Rollout:
         for variant in {str(service["variant"]) for service in services.values()}:
             image = release.variants.get(variant) if release else None
             facts = self._engine.image(image.image) if image else None
-            if release and facts is None:
+            if image and facts is None and self._check_mode and image.digest:
+                # It will be pulled. An engine that has it under another name calls it what it will then.
+                facts = self._engine.image(image.id)
+            elif release and facts is None:
                 raise DriftguardError(
                     f"fleet {self._fleet}, variant {variant} of release {release.release_id}",
                     "its image on this host's engine",
                     "no such image",
-                    "deploy with the build, or pull it from the registry",
+                    "deploy with the build, or pull it from the registry (worker_image_pull)",
                 )
             ids[variant] = str(facts["Id"]) if facts else None
         return {
@@ -222,29 +215,10 @@ class Rollout:
         leaving = set((read_text(self._leaving) or "").split())
         return [replace(one, status=LEAVING) if one.id in leaving and one.status == RUNNING else one for one in found]
 
-    def _stand(self, wanted: Mapping[str, Wanted], safe_point: Callable[[], None]) -> None:
-        watch = Watch(
-            self._engine,
-            {name: service.replicas for name, service in wanted.items()},
-            lambda: self._engine.container_ids([f"{LABEL_COMPOSE_PROJECT}={self._project}"]),
-            self._options["wait_timeout"],
-            self._options["stabilize"],
-            safe_point,
-        )
-        failures = watch.wait()
-        if failures:
-            raise FailedResult(self._failure(failures), {"failures": [asdict(failure) for failure in failures]})
-
-    def _failure(self, failures: Sequence[Failure]) -> DriftguardError:
-        first = failures[0]
-        said = f"; it said: {' | '.join(first.log[-5:])}" if first.log else ""
-        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        return DriftguardError(
-            f"service {first.service} on {self._options['host']}, container {first.container}",
-            f"healthy and without a restart for {self._options['stabilize']:g} s",
-            f"{first.reason}{more}{said}",
-            "mend the worker; the log lines are in 'failures' and in the run's evidence",
-        )
+    def _bake(self, number: int, plan: Plan) -> Optional[Limits]:
+        """How the host is baked; not again when nothing changes and the revision is the proved one."""
+        news = bool(plan.changes) or self._revisions.current() != number
+        return self._limits if news and self._limits.seconds else None
 
     @contextmanager
     def _reporting(self, values: dict[str, Any], changed: bool) -> Iterator[None]:
@@ -258,13 +232,6 @@ class Rollout:
             raise FailedResult(
                 DriftguardError(*parts), masked({**values, "durations": self._times, **own}, secrets), changed
             ) from error
-
-    def _timed(self, name: str, work: Callable[[], None]) -> None:
-        started = time.monotonic()
-        try:
-            work()
-        finally:
-            self._times[name] = round(time.monotonic() - started, 3)
 
     def _values(self, number: Optional[int], release: Optional[Release], plan: Plan) -> dict[str, Any]:
         return {

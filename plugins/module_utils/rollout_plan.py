@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterable, Mapping, Optional, Sequence
+from typing import Collection, Iterable, Mapping, Optional, Sequence
 
-from .fleet_containers import Container
+from .fleet_containers import RUNNING, Container
 from .verdicts import STALE, Wanted, container_problem
 
 KEEP = "keep"
@@ -45,10 +45,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of one host. ``extras`` are containers of the fleet that the inventory doesn't ask for."""
+    """The steps of one host. ``extras`` are containers of the fleet that the inventory doesn't ask for.
+
+    :param late: ids of containers that go only once the new ones are proved, of services with order start-first.
+    """
 
     steps: tuple[Step, ...]
     extras: tuple[Step, ...] = field(default=())
+    late: frozenset[str] = frozenset()
 
     @property
     def changes(self) -> list[Step]:
@@ -59,6 +63,26 @@ class Plan:
         """Services that lack instances once the removals are done."""
         return sorted({step.service for step in self.steps if step.action in (CREATE, RECREATE)})
 
+    def leaving(self, late: bool = False) -> list[Container]:
+        """Containers that go before anything new comes, or late: after the new ones are proved."""
+        going = [step.container for step in self.steps if step.action in (RECREATE, REMOVE) and step.container]
+        return [container for container in going if (container.id in self.late) == late]
+
+    def replaced(self) -> frozenset[str]:
+        """Services of which old instances work until the new ones are proved."""
+        return frozenset(container.service for container in self.leaving(late=True))
+
+    def scales(self) -> dict[str, int]:
+        """How many instances compose has to bring such a service to, so that new ones come next to the old ones.
+
+        Numbers of replicas say nothing here: after a start-first they go on from the old ones'.
+        """
+        return {
+            service: sum(step.service == service and step.action in (KEEP, CREATE, RECREATE) for step in self.steps)
+            + sum(container.service == service for container in self.leaving(late=True))
+            for service in self.services_to_start() if service in self.replaced()
+        }
+
     def text(self) -> str:
         """The plan as lines for a diff."""
         return "".join(f"{step.name}: {step.action} ({step.reason})\n" for step in (*self.changes, *self.extras))
@@ -66,7 +90,7 @@ class Plan:
 
 def plan_rollout(
     project: str, wanted: Mapping[str, Wanted], containers: Sequence[Container], forced: Iterable[str] = (),
-    prune: str = PRUNE_NONE,
+    prune: str = PRUNE_NONE, start_first: Collection[str] = (),
 ) -> Plan:
     """Plan one host.
 
@@ -76,6 +100,7 @@ def plan_rollout(
     :param forced: services to recreate although nothing differs.
     :param prune: which containers that the revision doesn't ask for are removed instead of reported: none, those of the
         fleet's own project, or all.
+    :param start_first: services whose new instances come before the old ones go.
     """
     steps: list[Step] = []
     pruned: list[Step] = []
@@ -88,7 +113,11 @@ def plan_rollout(
     for service in sorted(wanted):
         own = [c for c in containers if c.project == project and c.service == service and not c.one_off]
         steps.extend(_plan_service(wanted[service], own, service in set(forced)))
-    return Plan(tuple(steps + pruned), tuple(extras))
+    late = frozenset(
+        step.container.id for step in steps
+        if step.action in (RECREATE, REMOVE) and step.service in start_first and step.container
+        and _may_wait(step.container))
+    return Plan(tuple(steps + pruned), tuple(extras), late)
 
 
 def _plan_service(wanted: Wanted, own: Sequence[Container], forced: bool) -> list[Step]:
@@ -103,6 +132,14 @@ def _plan_service(wanted: Wanted, own: Sequence[Container], forced: bool) -> lis
     steps += [Step(REMOVE, wanted.service, reasons[container.id], container) for container in wrong[lacking:]]
     steps += [Step(CREATE, wanted.service, "missing")] * (lacking - len(wrong[:lacking]))
     return steps
+
+
+def _may_wait(container: Container) -> bool:
+    """Whether a container that has to go can work until the new ones are proved.
+
+    One that doesn't run, or is being stopped, does no work; and compose would start it again when it scales up.
+    """
+    return container.status == RUNNING and not container.half_made
 
 
 def _reason(container: Container, wanted: Wanted, forced: bool) -> str:

@@ -19,7 +19,7 @@ from .fleet_containers import Container
 from .fleet_spec import MIN_SECRET_LENGTH
 from .host_files import write_atomic
 from .names import LABEL_COMPOSE_PROJECT
-from .rollout_plan import RECREATE, REMOVE, Plan
+from .rollout_plan import Plan
 
 AT_ONCE = 8
 COMPOSE_TIMEOUT = 300.0
@@ -41,7 +41,7 @@ def carry_out(
 
     Stops first, then creates. Containers to go are removed by id and only missing ones are created, so that
     replicas that are right stay untouched, and a run that is killed at any point leaves nothing
-    that the next plan can't see.
+    that the next plan can't see. What the plan lets go late is left alone here.
 
     :param graces: service → stop grace period of the new revision in seconds; the longer of old and new one counts,
         since what is being stopped is the old worker.
@@ -60,17 +60,15 @@ def carry_out(
             "mend the inventory and render the file again; nothing was touched",
             (lock,),
         )
-    leaving = [
-        step.container for step in plan.steps if step.action in (RECREATE, REMOVE) and step.container is not None
-    ]
     safe_point()
-    remove_containers(engine, leaving, graces, safe_point, note)
+    remove_containers(engine, plan.leaving(), graces, safe_point, note)
     if services:
         safe_point()
+        scales = [word for service, count in plan.scales().items() for word in ("--scale", f"{service}={count}")]
         compose(
             project,
             compose_file,
-            ["up", "--detach", "--no-recreate", "--no-deps", "--pull", "never", *services],
+            ["up", "--detach", "--no-recreate", "--no-deps", "--pull", "never", *scales, *services],
             "see the compose file and the engine's log on this host, then deploy again",
             (lock,),
         )

@@ -15,6 +15,7 @@ from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, container_of, uptime
 
+RESTARTING = "restarting"
 POLL_SECONDS = 0.25
 PROBE_SECONDS = 1.0
 PROBE_PATIENCE = 10.0
@@ -39,6 +40,7 @@ class _Watched:
     container: Container
     since: float
     ready: bool = False
+    forgiven: bool = False
 
 
 @dataclass
@@ -103,6 +105,10 @@ class Prober:
             self._staff(now)
         return False
 
+    def forget(self, container: Container) -> None:
+        """What a container passed before it was restarted says nothing of it now."""
+        self._probes.pop(container.id, None)
+
     def _staff(self, now: float) -> None:
         self._workers = [worker for worker in self._workers if worker.is_alive()]
         # One that hangs, until the engine's answer is given up, keeps no other container from its try.
@@ -136,6 +142,9 @@ class Watch:
         self._safe_point = safe_point
         self._prober = Prober(engine)
         self._watched: dict[str, _Watched] = {}
+        self.seen: list[Container] = []
+        self.forgives = 0  # how many restarts are no failure
+        self.restarts = 0
 
     def wait(self) -> list[Failure]:
         """Wait until all are healthy and stable; returns the failures, empty for none."""
@@ -151,10 +160,16 @@ class Watch:
                 return failures
             time.sleep(POLL_SECONDS)  # the engine offers no way to await a health state
 
+    def look(self) -> list[Failure]:
+        """Look once more at what was waited for; returns the failures, empty for none."""
+        self._safe_point()
+        return self._failures(self._look(), time.monotonic())
+
     def _look(self) -> list[Container]:
         found = (self._engine.container(container_id) for container_id in self._list_ids())
         containers = [container_of(facts, None) for facts in found if facts is not None]
-        return [container for container in containers if container.service in self._expected]
+        self.seen = [container for container in containers if container.service in self._expected]
+        return self.seen
 
     def _failures(self, containers: list[Container], now: float) -> list[Failure]:
         failures = []
@@ -174,8 +189,11 @@ class Watch:
         if watched is None:
             watched = self._watched[container.id] = _Watched(container, now - uptime(container))
         first = watched.container
-        if container.restart_count != first.restart_count or container.started_at != first.started_at:
+        again = container.restart_count != first.restart_count or container.started_at != first.started_at
+        if again and not self._forgive(watched, container, now):
             return f"restarted (exit status {self._exit_status(container)})"
+        if container.status == RESTARTING and watched.forgiven:
+            return ""
         if container.status != RUNNING:
             memory = ", out of memory" if container.oom_killed else ""
             return f"{container.status} with exit status {container.exit_code}{memory}"
@@ -183,6 +201,18 @@ class Watch:
             return "its health check fails"
         watched.ready = watched.ready or self._is_ready(container, now)
         return ""
+
+    def _forgive(self, watched: _Watched, container: Container, now: float) -> bool:
+        """Count an instance's restarts against what is forgiven; it has to become ready again then."""
+        # One that is due is counted by the engine; when it has come, only the start time is another.
+        due = watched.forgiven and watched.container.status == RESTARTING
+        again = container.restart_count - watched.container.restart_count
+        restarts = again if due and again >= 0 else max(again, 1)
+        self.restarts += restarts
+        watched.forgiven = self.restarts <= self.forgives
+        watched.container, watched.since, watched.ready = container, now - uptime(container), False
+        self._prober.forget(container)
+        return watched.forgiven
 
     def _is_ready(self, container: Container, now: float) -> bool:
         if container.health == "starting" and container.healthcheck and not self._engine.has_start_interval:

@@ -122,8 +122,7 @@ options:
     default: false
   push:
     description:
-      - Push the tags to the registry that O(repository) names, with the credentials of the user's Docker
-        configuration.
+      - Push the tags to the registry that O(repository) names.
       - The registry is asked in each run (also in check mode) whether it has them.
     type: bool
     default: false
@@ -141,6 +140,7 @@ options:
 extends_documentation_fragment:
   - driftguard.workers.fleet
   - driftguard.workers.attributes
+  - driftguard.workers.registry
 attributes:
   check_mode:
     details:
@@ -395,15 +395,22 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.driftguard.workers.plugins.module_utils.engine_images import ImageEngine
+from ansible_collections.driftguard.workers.plugins.module_utils.engine_images import Credentials, ImageEngine
 from ansible_collections.driftguard.workers.plugins.module_utils.host_files import write_error
 from ansible_collections.driftguard.workers.plugins.module_utils.image_build import interruptible
 from ansible_collections.driftguard.workers.plugins.module_utils.image_release import ensure
 from ansible_collections.driftguard.workers.plugins.module_utils.image_request import Request
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    REGISTRY_SPEC,
+    REGISTRY_TOGETHER,
+    Result,
+    run_module,
+)
 
 ARGUMENT_SPEC = {
     **FLEET_SPEC,
+    **REGISTRY_SPEC,
     "source": {"type": "dict", "required": True, "options": {
         "path": {"type": "path", "required": True},
         "revision": {"type": "str", "default": "HEAD"},
@@ -432,16 +439,18 @@ ARGUMENT_SPEC = {
 def build(module: AnsibleModule) -> Result:
     """Have the release's images on this engine, and in the registry."""
     request = Request.from_options(module.params, module.check_mode)
+    username, password = module.params["registry_username"], module.params["registry_password"]
+    login = Credentials(username, password) if username else None
     try:
         with interruptible(), tempfile.TemporaryDirectory(prefix="worker-image-", dir=module.tmpdir) as scratch:
-            return ensure(request, ImageEngine.connect(), Path(scratch), module.check_mode, module.warn)
+            return ensure(request, ImageEngine.connect(login), Path(scratch), module.check_mode, module.warn)
     except OSError as error:
         raise write_error(Path(error.filename or module.tmpdir), error) from error
 
 
 def main() -> None:
     """Run the module."""
-    run_module(ARGUMENT_SPEC, build)
+    run_module(ARGUMENT_SPEC, build, required_together=REGISTRY_TOGETHER)
 
 
 if __name__ == "__main__":

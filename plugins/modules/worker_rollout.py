@@ -16,6 +16,8 @@ description:
   - A container differs when its image, its configuration, its mounts or its files are not the revision's, or when it
     does not run.
   - Workers get their grace period, the longer of the old one and the new one.
+  - A service's instances are stopped before new ones come. With order C(start-first) the old ones work until the new
+    ones are healthy, stable and baked, and when one of those fails the old ones are never stopped.
   - Waits until every instance is healthy and has been up for the stabilisation window without a restart. A failure
     names the
     container with its exit status and its last log lines.
@@ -98,6 +100,33 @@ options:
         seconds after its start.
     type: float
     default: 20.0
+  bake:
+    description:
+      - Seconds for which instances that are healthy and stable are watched further, such as a canary's. Their restarts
+        and, with O(max_failed_jobs), their jobs decide whether they are good.
+      - Old instances of services with order C(start-first) work on until then.
+      - Nothing is baked when nothing changes and the revision is the proved one.
+    type: float
+    default: 0.0
+  max_restarts:
+    description:
+      - How many restarts of this host's instances together are fine while they bake.
+    type: int
+    default: 0
+  max_failed_jobs:
+    description:
+      - Highest rate of failed jobs that is fine, from 0 to 1, of those that end on this host while it bakes. Not judged
+        when it is not given.
+      - Read from C(/metrics) on port 8081 of each instance, C(driftguard_worker_jobs_total) with the label C(outcome).
+        V(completed) is a good end, V(failed) an attempt that will be repeated, V(dead) a job that was given up. Others
+        do not count.
+      - An instance without them is not judged, and named in RV(bake.without_metrics).
+    type: float
+  min_jobs:
+    description:
+      - Jobs that have to end while it bakes before their rate is judged.
+    type: int
+    default: 20
   lock_wait:
     description:
       - Seconds to wait for another module of the collection that still works on this host.
@@ -117,6 +146,15 @@ EXAMPLES = r"""
     host: "{{ inventory_hostname }}"
     revision: "{{ compose.revision }}"
     desired: "{{ compose.desired }}"
+    generation: "{{ lease.generation }}"
+
+- name: Watch a canary for five minutes, in which at most 2 % of its jobs may fail
+  driftguard.workers.worker_rollout:
+    fleet: demo
+    host: "{{ inventory_hostname }}"
+    revision: "{{ compose.revision }}"
+    bake: 300
+    max_failed_jobs: 0.02
     generation: "{{ lease.generation }}"
 
 - name: Recreate the extractors, although nothing differs
@@ -177,6 +215,36 @@ moved:
   description: Whether any container was touched.
   returned: success
   type: bool
+bake:
+  description: What was seen while the host baked.
+  returned: when it baked, also on failure
+  type: dict
+  contains:
+    seconds:
+      description: How long it was watched.
+      type: float
+    instances:
+      description: Instances that were watched.
+      type: int
+    restarts:
+      description: Restarts of all of them.
+      type: int
+    jobs:
+      description: Jobs that ended, by the instances' metrics.
+      type: int
+    failed:
+      description: Those of them that failed.
+      type: int
+    judged:
+      description: Whether the rate of failed jobs was judged.
+      type: bool
+    not_judged:
+      description: Why it was not, empty when it was.
+      type: str
+    without_metrics:
+      description: Names of instances that gave no counts of jobs.
+      type: list
+      elements: str
 failures:
   description: Instances that did not become healthy or did not stay up.
   returned: failure
@@ -200,7 +268,7 @@ failures:
       type: list
       elements: str
 durations:
-  description: Seconds per phase.
+  description: Seconds per phase, C(recreate), C(stabilize), C(bake) and, of C(start-first), C(drain).
   returned: always
   type: dict
 """
@@ -224,6 +292,10 @@ ARGUMENTS = {
     "run": {"type": "str", "default": ""},
     "wait_timeout": {"type": "float", "default": 120.0},
     "stabilize": {"type": "float", "default": 20.0},
+    "bake": {"type": "float", "default": 0.0},
+    "max_restarts": {"type": "int", "default": 0},
+    "max_failed_jobs": {"type": "float"},
+    "min_jobs": {"type": "int", "default": 20},
     "lock_wait": {"type": "float", "default": 60.0},
 }
 

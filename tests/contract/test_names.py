@@ -33,6 +33,9 @@ EXPECTED: dict[str, Any] = {
     "HEARTBEAT_SECONDS": REGISTRATION["heartbeatSeconds"],
     "REGISTRATION_TTL_SECONDS": REGISTRATION["ttlSeconds"],
     "HEALTH_PORT": CONTRACTED["healthPort"],
+    "METRIC_JOBS": CONTRACTED["metrics"]["jobs"],
+    "JOBS_DONE": tuple(CONTRACTED["metrics"]["outcomes"]["done"]),
+    "JOBS_FAILED": tuple(CONTRACTED["metrics"]["outcomes"]["failed"]),
     "AUDIT_LENGTH": CONTRACTED["audit"]["length"],
 }
 CONSTANTS = {name: value for name, value in vars(names).items() if name.isupper()}

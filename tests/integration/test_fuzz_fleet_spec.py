@@ -69,6 +69,7 @@ LIKELY: dict[str, st.SearchStrategy[Any]] = {
     "tmpfs": st.lists(PATHS, max_size=2),
     "networks": st.lists(st.sampled_from(["n", "1e3", "a.b_c-1", "host", "x-n"]), max_size=2),
     "read_only": st.booleans(), "singleton": st.just(False), "guard": st.sampled_from(["exec", "supervise", "node"]),
+    "order": st.sampled_from(["stop-first", "start-first"]),
 }
 
 

@@ -178,16 +178,16 @@ FAULTS = {
     "mend": Fault(_mend, "Undo cut.", "mend host2", ("host",)),
     "slow": Fault(
         _slow, "Slow a host's SSH down. New connections get slow; one that was opened slow follows the number while it "
-        "is open, so begin with 0 before what you want to disturb in the middle.", "slow host2 200 --break-after 200000",
-        ("host", "milliseconds", "break_after")),
+        "is open, so begin with 0 before what you want to disturb in the middle.",
+        "slow host2 200 --break-after 200000", ("host", "milliseconds", "break_after")),
     "fast": Fault(_fast, "Undo slow.", "fast host2", ("host",)),
     "fill": Fault(
         _fill, "Leave no room on a host's disk: the engine's (docker), or the one of /opt (opt).",
         "fill host3 --disk opt", ("host", "disk")),
     "empty": Fault(_empty, "Undo fill.", "empty host3", ("host",)),
     "skew": Fault(
-        _skew, "Set the clock of a host off by some seconds; 0 ends it. Containers share this machine's clock, so it is "
-        "off for every module that Ansible runs there and the programs these start, where they ask the C library for "
+        _skew, "Set the clock of a host off by some seconds; 0 ends it. Containers share this machine's clock, so it "
+        "is off for every module that Ansible runs there and the programs these start, where they ask the C library for "
         "the time; not for the engine, Compose, the workers and SSH.", "skew host1 600", ("host", "seconds")),
     "stop-redis": Fault(_service("redis", "stop", "stopped, with what it held on disk"), "Stop Redis.", "stop-redis"),
     "start-redis": Fault(_service("redis", "start", "started"), "Start Redis with what it held.", "start-redis"),

@@ -102,7 +102,7 @@ class Lab:
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise DriftguardError(
                 f"lab {name}", f"what `up` writes to {path}", str(error)[:200],
-                f"remove that file, and what it made: make clean, or docker rm -f what has the label {LABEL}") from error
+                "make clean, which removes all labs by their labels") from error
 
     def write(self) -> None:
         """Keep what is known; whole or not at all."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 __all__ = ["PREPARE", "engine_in_a_container"]
 
-# Shared mounts, and control groups that the engine may write. In version 2 a group with processes can't have groups with
-# limits below it, so what runs here moves into one beside them.
+# Shared mounts, and control groups that the engine may write. In version 2 a group with processes can't have groups
+# with limits below it, so what runs here moves into one beside them.
 PREPARE = (
     "mount --make-rshared / && mount -o remount,rw /sys && "
     "if [ -e /sys/fs/cgroup/cgroup.controllers ]; then "

@@ -59,7 +59,7 @@ def test_every_key_is_read() -> None:
         "healthcheck": {"test": ["true"], "interval": "5s", "timeout": 2, "retries": 1, "start_period": 0},
         "stop_grace_period": "1m", "drain_time": 50, "volumes": ["data:/data:ro"], "tmpfs": ["/scratch"],
         "networks": ["n"], "read_only": "no", "singleton": False,
-        "guard": "supervise",
+        "guard": "supervise", "order": "start-first",
     }
     assert set(full) == set(READERS)
     assert read(full) == Service(
@@ -67,7 +67,7 @@ def test_every_key_is_read() -> None:
         environment={"A": "1"}, secrets=("a", "b"), memory=1024 * MEBI, cpus=0.5, pids=99, reserved_memory=512 * MEBI,
         reserved_cpus=0.1, healthcheck=Healthcheck(("true",), 5, 2, 1, 0), stop_grace_period=60, drain_time=50,
         volumes=(Mount("volume", "data", "/data", True),), tmpfs=("/scratch",), networks=("n",), read_only=False,
-        singleton=False, guard="supervise")
+        singleton=False, guard="supervise", order="start-first")
 
 
 def test_a_service_wins_over_the_defaults_and_environments_are_merged() -> None:
@@ -102,6 +102,9 @@ def test_no_health_check_when_it_is_false() -> None:
     ({"stop_grace_period": "10s", "drain_time": "20s"}, ["key stop_grace_period", "drain time (20 s)", "found 10 s"]),
     ({"stop_grace_period": "10s"}, ["key stop_grace_period", "drain time (20 s)"]),
     ({"singleton": True, "replicas": 2}, ["key replicas", "singleton"]),
+    ({"order": "rolling"}, ["key order", "stop-first or start-first", "found 'rolling'"]),
+    ({"order": ["start-first"]}, ["key order", "stop-first or start-first"]),
+    ({"singleton": True, "order": "start-first"}, ["key order", "singleton", "set order: stop-first"]),
     ({"reservations": {"memory": "65M"}}, ["key reservations", "memory limit", "65m"]),
     ({"cpus": 1, "reservations": {"cpus": 2}}, ["key reservations", "CPUs"]),
     ({"reservations": {"memory": "1X"}}, ["key reservations", "memory as a size", "'1X'"]),

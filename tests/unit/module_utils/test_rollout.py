@@ -41,7 +41,8 @@ class Host:
         self.options: dict[str, Any] = {
             "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,
             "services": [], "prune": "none", "generation": 9, "run": "me", "wait_timeout": 0.1, "stabilize": 0.0,
-            "lock_wait": 1.0, "published": None, "fenced": []}
+            "lock_wait": 1.0, "published": None, "fenced": [], "bake": 0.0, "max_restarts": 0, "max_failed_jobs": None,
+            "min_jobs": 20}
 
     def write(self, number: int, services: dict[str, Any]) -> None:
         self.revisions.write(number, "# compose\n", release_json(release_data(), services))
@@ -153,7 +154,7 @@ def test_named_services_may_leave_nothing_else_to_do(host: Host) -> None:
     assert "services that are placed" in host.refused(True, services=["nobody"]).expected
 
 
-@pytest.mark.parametrize("option", ["wait_timeout", "stabilize", "lock_wait"])
+@pytest.mark.parametrize("option", ["wait_timeout", "stabilize", "lock_wait", "bake"])
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 1e9])
 def test_seconds_that_no_one_can_wait(host: Host, option: str, seconds: float) -> None:
     assert f"option {option}" in str(host.refused(False, **{option: seconds}))
