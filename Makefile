@@ -53,17 +53,22 @@ lint: ## All linters (ONLY="ruff mypy" for some of them)
 	@tools/setup lint
 	@$(PYTHON_TOOL) tools.lint $(ONLY)
 
-.PHONY: unit contract meta integration engine hosts molecule
+.PHONY: unit contract meta integration engine molecule multihost
 unit: ## Tests of functions, without engine
 contract: ## Tests that hold every side to files/guard/contract.json
 meta: ## Tests about this repository
 integration: ## Tests against the real Docker Engine and the real Redis
 engine: ## Tests that kill the engine, with nothing beside them
-hosts: ## Tests on several hosts, in a lab of their own
-molecule: ## The molecule scenarios, one host and several: deploy, idempotence, assertions
-unit contract meta integration engine hosts molecule:
+molecule: ## The default molecule scenario: deploy, idempotence, assertions
+multihost: ## The molecule scenario of several hosts
+unit contract meta integration engine molecule multihost:
 	@tools/setup test
 	@$(RUN_STAGES) $@
+
+.PHONY: test-lab
+test-lab: ## Tests on several hosts, in a lab of their own
+	@tools/setup test
+	@$(RUN_STAGES) lab
 
 .PHONY: bench
 bench: ## Measure against raw Docker Compose, a hand-written playbook, bare interpreters and bare BullMQ
