@@ -5,30 +5,25 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Iterator
 
 import pytest
-from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 
 from lab.fleet import LabFleet
 from lab.life import bring_down, bring_up
-from lab.state import Lab, labs
-
-NAME = "tests"
+from lab.state import Lab
 
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab, with no fault left in it at the end of the tests that made one."""
-    if NAME in labs():
-        bring_down(NAME)  # of a run that was stopped
+    """The lab, of this run's own; tests leave no fault in it."""
+    name = f"tests{secrets.token_hex(2)}"
     try:
-        yield bring_up(NAME, 3)
-    except DriftguardError as error:
-        pytest.fail(str(error))
+        yield bring_up(name, 3)
     finally:
-        bring_down(NAME)
+        bring_down(name)
 
 
 @pytest.fixture

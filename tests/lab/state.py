@@ -192,7 +192,8 @@ def labs() -> list[str]:
 def _check_name(name: str) -> None:
     if not _NAME.match(name):
         raise DriftguardError(
-            "name of a lab", "1 to 16 lower-case letters and digits, a letter first", repr(name[:60]), "choose another one")
+            "name of a lab", "1 to 16 lower-case letters and digits, a letter first", repr(name[:60]),
+            "choose another one")
 
 
 def _command(name: str) -> str:
