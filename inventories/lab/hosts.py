@@ -32,6 +32,7 @@ def inventory(place: Path) -> dict[str, Any]:
             "ansible_python_interpreter": "/usr/local/bin/lab-python",
             "ansible_ssh_common_args": f"-F {shlex.quote(str(place / 'ssh_config'))}",
             "ansible_control_path_dir": os.environ.get("ANSIBLE_SSH_CONTROL_PATH_DIR") or facts["sockets"],
+            "lab_checkout": str(LABS.parents[1]),
             "lab_directory": str(place),
             "lab_base": facts["base"],
             "lab_registry": f"{network}.3:5000",
