@@ -11,12 +11,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence, TypeVar
 
 import redis as redis_py
 import yaml
 from support.fleet import PROJECT, Fleet, FleetRedis
+
+from tools.processes import side_by_side
 
 from .faults import FAULTS, Asked
 from .machines import CA_FILE, USER
@@ -31,7 +34,18 @@ PLACEMENT = {"host1": ["alpha"], "host2": ["alpha", "beta"], "host3": ["beta"]}
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}}
 # What an engine says of itself while nobody does anything: the looks of health checks.
 QUIET = ("exec_", "health_status")
-STATE = "find {root} -printf '%p %i %s %T@\\n' 2>/dev/null | sort"
+LOOK = (
+    "ids=$(docker ps -aq --no-trunc --filter label=io.driftguard.fleet={0}); [ -z \"$ids\" ] || docker inspect $ids; "
+    "echo ----; [ -z \"$ids\" ] || docker image inspect $(docker inspect --format '{{{{.Image}}}}' $ids | sort -u)")
+STATE = (
+    "docker image ls --all --no-trunc --quiet; docker network ls --quiet; docker volume ls --quiet; "
+    "find /opt/driftguard/{0} -printf '%p %i %s %T@\\n' 2>/dev/null | sort")
+REMOVE = (
+    "docker ps -aq --filter label=io.driftguard.fleet={0} | xargs -r docker rm -fv; "
+    "docker network ls -q --filter label=com.docker.compose.project={0}-workers | xargs -r docker network rm; "
+    "docker image ls -q --filter label=io.driftguard.fleet={0} | sort -u | xargs -r docker image rm -f; "
+    "rm -rf /opt/driftguard/{0}")
+T = TypeVar("T")
 
 
 class LabRedis(FleetRedis):
@@ -99,9 +113,14 @@ class LabFleet(Fleet):
         return done.stdout.strip()
 
     def there(self, host: str) -> list[dict[str, Any]]:
-        """All containers of the fleet on a host, running or not, as its engine describes them."""
-        ask = f"docker ps -aq --filter label=io.driftguard.fleet={self.name} | xargs -r docker inspect"
-        found = json.loads(self.on(host, "sh", "-c", ask) or "[]")
+        """All containers of the fleet on a host, running or not, as its engine describes them, each with its image.
+
+        :returns: what ``docker inspect`` says, by name of the container; ``OnHost`` is what it says of the image.
+        """
+        said = self.on(host, "sh", "-c", LOOK.format(self.name)).split("----")
+        containers, images = (json.loads(part.strip() or "[]") for part in said)
+        by_id = {image["Id"]: image for image in images}
+        found = [{**container, "OnHost": by_id[container["Image"]]} for container in containers]
         return sorted(found, key=lambda container: str(container["Name"]))
 
     def runs(self, host: str) -> dict[str, list[str]]:
@@ -109,15 +128,19 @@ class LabFleet(Fleet):
         found: dict[str, list[str]] = {}
         for container in self.there(host):
             assert container["State"]["Running"], container["Name"]
-            image = json.loads(self.on(host, "docker", "image", "inspect", container["Image"]))[0]
-            sha = image["Config"]["Labels"]["org.opencontainers.image.revision"]
+            sha = container["OnHost"]["Config"]["Labels"]["org.opencontainers.image.revision"]
             assert f"GIT_SHA={sha}" in container["Config"]["Env"]
             found.setdefault(container["Config"]["Labels"]["io.driftguard.service"], []).append(sha)
         return found
 
+    def _each(self, ask: Callable[[str], T]) -> dict[str, T]:
+        """What every host of the lab answers, whether or not the inventory has it."""
+        answers = side_by_side([partial(ask, host) for host in self.lab.hosts], len(self.lab.hosts))
+        return dict(zip(self.lab.hosts, answers, strict=True))
+
     def everywhere(self) -> dict[str, dict[str, list[str]]]:
         """:meth:`runs` of every host of the lab, whether or not the inventory has it."""
-        return {host: self.runs(host) for host in self.lab.hosts}
+        return self._each(self.runs)
 
     def wanted(self, sha: str) -> dict[str, dict[str, list[str]]]:
         """What :meth:`everywhere` says when the whole fleet runs a commit."""
@@ -130,32 +153,28 @@ class LabFleet(Fleet):
 
     def state(self) -> dict[str, Any]:
         """All that a check must leave as it is: containers, images, files of every host, and the fleet's record."""
-        found: dict[str, Any] = {"record": self.record()}
-        for host in self.lab.hosts:
-            found[f"{host} containers"] = [
-                (one["Id"], one["State"]["StartedAt"], one["RestartCount"]) for one in self.there(host)]
-            found[f"{host} images"] = self.on(host, "docker", "image", "ls", "--all", "--no-trunc", "--quiet")
-            found[f"{host} files"] = self.on(host, "sh", "-c", STATE.format(root=f"{self.root}/{self.name}"))
-        return found
+        return {"record": self.record(), **self._each(self._state)}
+
+    def _state(self, host: str) -> list[Any]:
+        containers = [(one["Id"], one["State"]["StartedAt"], one["RestartCount"]) for one in self.there(host)]
+        return [*containers, self.on(host, "sh", "-c", STATE.format(self.name))]
 
     def events(self, since: float, until: float) -> dict[str, list[str]]:
         """What happened on each host's engine between two times, without the looks of health checks."""
-        form = "{{.Type}} {{.Action}} {{.Actor.ID}}"
-        said = {
-            host: self.on(host, "docker", "events", f"--since={since:.3f}", f"--until={until:.3f}", f"--format={form}")
-            for host in self.lab.hosts}
-        return {
-            host: [line for line in text.splitlines() if not line.split(" ")[1].startswith(QUIET)]
-            for host, text in said.items()}
+        times = (f"--since={since:.3f}", f"--until={until:.3f}")
+
+        def ask(host: str) -> list[str]:
+            said = self.on(host, "docker", "events", *times, "--format={{.Type}} {{.Action}} {{.Actor.ID}}")
+            return [line for line in said.splitlines() if not line.split(" ")[1].startswith(QUIET)]
+
+        return self._each(ask)
 
     def close(self) -> None:
         """Remove everything it made, on the hosts too."""
-        rid = (
-            "docker ps -aq --filter label=io.driftguard.fleet={0} | xargs -r docker rm -fv; "
-            "docker network ls -q --filter label=com.docker.compose.project={0}-workers | xargs -r docker network rm; "
-            "docker image ls -q --filter label=io.driftguard.fleet={0} | sort -u | xargs -r docker image rm -f; "
-            "rm -rf /opt/driftguard/{0}")
-        for host in self.lab.hosts:
-            connect(self.lab, self.lab.host(host), "sudo", "sh", "-c", rid.format(self.name))
+
+        def remove(host: str) -> int:
+            return connect(self.lab, self.lab.host(host), "sudo", "sh", "-c", REMOVE.format(self.name)).returncode
+
+        self._each(remove)
         shutil.rmtree(self._sockets, ignore_errors=True)
         super().close()
