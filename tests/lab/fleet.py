@@ -11,15 +11,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence, TypeVar
 
 import redis as redis_py
 import yaml
 from support.fleet import PROJECT, Fleet, FleetRedis
-
-from tools.processes import side_by_side
 
 from .faults import FAULTS, Asked
 from .machines import CA_FILE, USER
@@ -135,8 +133,8 @@ class LabFleet(Fleet):
 
     def _each(self, ask: Callable[[str], T]) -> dict[str, T]:
         """What every host of the lab answers, whether or not the inventory has it."""
-        answers = side_by_side([partial(ask, host) for host in self.lab.hosts], len(self.lab.hosts))
-        return dict(zip(self.lab.hosts, answers, strict=True))
+        with ThreadPoolExecutor(len(self.lab.hosts)) as pool:
+            return dict(zip(self.lab.hosts, pool.map(ask, self.lab.hosts), strict=True))
 
     def everywhere(self) -> dict[str, dict[str, list[str]]]:
         """:meth:`runs` of every host of the lab, whether or not the inventory has it."""

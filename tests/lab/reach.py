@@ -25,7 +25,7 @@ from .state import Host, Lab
 __all__ = [
     "connect", "is_slow", "make_keys", "slow_file", "trust", "untrust", "wait_for_host", "write_ssh_files"]
 
-DAYS = 30
+DAYS = 365
 TRUSTED = Path(LAB_MARKS).parents[1]
 MARK = Path(LAB_MARKS).name
 SECONDS = 60

@@ -90,7 +90,7 @@ def test_places_on_the_host(place: str, ours: bool) -> None:
 
 
 def test_other_peoples_fleets_are_named() -> None:
-    assert foreign_fleets([*OURS, *OTHERS]) == ["demo2", "shop", "t01234abcd"]
+    assert foreign_fleets([*OURS, *OTHERS]) == ["demo2", "lab", "shop", "t01234abcd"]
 
 
 def test_of_what_the_engine_trusts_only_a_labs_registries_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
