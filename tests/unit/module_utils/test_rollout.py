@@ -260,11 +260,11 @@ def test_the_one_proved_last_is_passed_over_when_it_is_fenced(host: Host) -> Non
 
 
 def test_what_a_killed_run_was_stopping_is_recreated_though_it_still_runs(host: Host) -> None:
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
+    def broken_off(*_: Any) -> None:
+        raise DriftguardError("engine", "to remove it", "a kill", "run again")
 
-    host.engine.remove = killed  # type: ignore[method-assign,assignment]
-    with pytest.raises(KeyboardInterrupt):
+    host.engine.remove = broken_off  # type: ignore[method-assign,assignment]
+    with pytest.raises(DriftguardError, match="a kill"):
         host.rollout(state="absent")
     for _ in range(2):
         step = host.rollout(True).values["steps"][0]

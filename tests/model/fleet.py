@@ -1,0 +1,165 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may befall a fleet, as data: a script of deeds is drawn, shrunk, printed and replayed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from model.claims import Before, check_run, is_on, plan_of
+from model.interpreter import Chance, Ending
+from model.world import Fault, Model, Release
+
+__all__ = [
+    "COUNT", "AddHost", "Check", "Deed", "Deploy", "ForgetRedis", "Overlap", "RemoveHost", "Repair", "Rollback",
+    "converge", "play",
+]
+
+COUNT: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """A deploy, of the whole fleet or limited to a host."""
+
+    release: Release
+    faults: tuple[Fault, ...] = ()
+    chance: Chance = field(default_factory=Chance)
+    limit: str = ""
+
+    def do(self, model: Model) -> None:
+        if self.limit in ("", *model.placement):
+            partly = bool(self.limit) and len(model.placement) > 1
+            run(model, self.release, partly, faults=self.faults, chance=self.chance,
+                limit=(self.limit,) if self.limit else None)
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A rollback to what was there before."""
+
+    faults: tuple[Fault, ...] = ()
+    chance: Chance = field(default_factory=Chance)
+
+    def do(self, model: Model) -> None:
+        run(model, None, False, faults=self.faults, chance=self.chance, playbook="rollback")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check-mode run changes nothing, and what it says is what the next run does."""
+
+    release: Release
+    memory: str = "64M"
+
+    def do(self, model: Model) -> None:
+        model.memory = self.memory
+        before = model.picture()
+        said = model.run(self.release, check_mode=True)
+        assert said is not None
+        assert model.picture() == before, "a check-mode run changed something"
+        ending = run(model, self.release, False)
+        if ending is not None and ending.status == 0:
+            assert said.status == 0, "a run went well whose check had failed:\n" + "\n".join(said.said)
+            assert plan_of(said) == plan_of(ending), "a check-mode run said something else than was done then"
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A run is suspended; another one runs whole, if it gets the lease; then the first goes on."""
+
+    first: Release
+    other: Release
+    at: int
+    lease_ends: bool
+    chance: Chance = field(default_factory=Chance)
+
+    def do(self, model: Model) -> None:
+        def other() -> None:
+            if self.lease_ends:
+                model.redis.delete("demo:lock:deploy")
+            source = model.source
+            run(model, self.other, False)
+            model.source = source
+
+        before = Before.of(model)
+        ending = model.run(
+            self.first, faults=(Fault("other", self.at),), others=(other,), chance=self.chance)
+        COUNT["runs"] += 1
+        COUNT["steps"] += ending.steps if ending else 0
+        if ending is not None and ending.status == 0:
+            check_run(model, before, ending, self.first, partly=False)
+
+
+@dataclass(frozen=True)
+class ForgetRedis:
+    """Redis loses everything."""
+
+    def do(self, model: Model) -> None:
+        model.empty_redis()
+
+
+@dataclass(frozen=True)
+class Repair:
+    """All hosts and engines are back, and old leases have run out."""
+
+    def do(self, model: Model) -> None:
+        model.repair()
+
+
+@dataclass(frozen=True)
+class AddHost:
+    """A host joins the inventory."""
+
+    host: str
+
+    def do(self, model: Model) -> None:
+        model.add_host(self.host)
+
+
+@dataclass(frozen=True)
+class RemoveHost:
+    """A host leaves the inventory, and somebody takes its containers away."""
+
+    host: str
+
+    def do(self, model: Model) -> None:
+        if self.host in model.placement and len(model.placement) > 1:
+            model.remove_host(self.host)
+
+
+Deed = Deploy | Rollback | Check | Overlap | ForgetRedis | Repair | AddHost | RemoveHost
+
+
+def run(model: Model, release: Optional[Release], partly: bool, **options: Any) -> Optional[Ending]:
+    """One run, held to the world afterwards."""
+    before = Before.of(model)
+    ending = model.run(release, **options)
+    COUNT["runs"] += 1
+    COUNT["steps"] += ending.steps if ending else 0
+    check_run(model, before, ending, release, partly)
+    return ending
+
+
+def converge(model: Model, last: Release) -> None:
+    """Once everything is back, a plain run converges, and the next changes nothing."""
+    model.repair()
+    ending = run(model, last, False)
+    assert ending is not None
+    assert ending.status == 0, "a plain run doesn't converge:\n" + "\n".join(ending.said)
+    ending = run(model, last, False)
+    assert ending is not None
+    assert (ending.status, ending.changed) == (0, 0), "it changes something again:\n" + "\n".join(ending.said)
+    assert not is_on(model, last.release_id)
+
+
+def play(model: Model, script: tuple[Deed, ...], last: Release) -> None:
+    """Let a script befall a fleet, then have it converge."""
+    COUNT["fleets"] += 1
+    for deed in script:
+        COUNT[type(deed).__name__] += 1
+        deed.do(model)
+    converge(model, last)

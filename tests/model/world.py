@@ -1,0 +1,322 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The world that the model's runs act upon: hosts with engines and files, one real Redis, a clock, and faults."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+
+from model.engine import Badness, Clock, Image, SimEngine
+from model.interpreter import Chance, Ending, Inventory, Run, World
+from model.modules import Modules
+from model.playbook import PROJECT, Task, plays
+from model.workers import Workers
+
+__all__ = ["FLEET", "Fault", "Killed", "Model", "Release"]
+
+FLEET = "demo"
+SERVICES: dict[str, Any] = {"extractor": {"memory": "64M"}, "ocr": {"memory": "64M", "replicas": 2}}
+DEFAULTS = {"stop_grace_period": "20s", "drain_time": "5s"}
+ALL_SERVICES = ("extractor", "ocr")
+STEP_SECONDS = 0.3
+
+
+class Killed(BaseException):
+    """The run's process was killed."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A commit that can be deployed."""
+
+    name: str
+    badness: Badness = field(default_factory=Badness)
+
+    @property
+    def sha(self) -> str:
+        """Its commit."""
+        return hashlib.sha1(self.name.encode(), usedforsecurity=False).hexdigest()
+
+    @property
+    def release_id(self) -> str:
+        """Its id."""
+        return f"{self.sha[:12]}.{'ab' * 6}"
+
+    @property
+    def image(self) -> Image:
+        """Its image."""
+        digest = "sha256:" + hashlib.sha256(self.name.encode()).hexdigest()
+        reference = f"registry.test/demo-worker@{digest}"
+        return Image(reference, "sha256:" + digest[:6:-1].ljust(64, "0"), self.sha, self.release_id, self.badness)
+
+    def data(self) -> dict[str, Any]:
+        """As worker_image returns it."""
+        reference, image_id = self.image.reference, self.image.id
+        base = {
+            "variant": "base", "image": reference, "id": image_id, "digest": reference.partition("@")[2],
+            "repository": "registry.test/demo-worker", "tags": [], "size": 1, "entrypoint": [],
+            "cmd": ["python", "-m", "worker"], "working_dir": "/work", "uid": 10001, "gid": 10001, "guard": "python",
+            "guard_program": "/usr/bin/python3", "volumes": [], "healthcheck": True}
+        return {
+            "fleet": FLEET, "release_id": self.release_id, "sha": self.sha, "created": "2026-01-01T00:00:00Z",
+            "variants": {"base": base}}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens in a run, at one of its steps (tasks of hosts) or at one of the calls in them.
+
+    :param kind: ``cut`` (host), ``mend`` (host), ``engine`` (killed: host), ``redis`` (away for ``more`` calls), ``empty``
+        (Redis), ``kill`` (the run), ``kill in`` (the run, in a module at an engine's call), ``other`` (another run).
+    """
+
+    kind: str
+    at: int
+    host: str = ""
+    more: int = 1
+
+
+@dataclass
+class _Under:
+    """A run under way, with its faults."""
+
+    faults: list[Fault]
+    others: list[Callable[[], None]]
+    calls: int = 0
+    redis_calls: int = 0
+
+
+class Model(World):
+    """Hosts, releases, Redis and time; runs playbooks on them.
+
+    :param directory: for the hosts' files.
+    :param redis: a client of the Redis that stands for the fleet's.
+    """
+
+    def __init__(self, directory: Path, redis: Any, hosts: tuple[str, ...]) -> None:
+        self.directory, self.redis = directory, redis
+        self.clock = Clock()
+        self.images: dict[str, Image] = {}
+        self.built: set[str] = set()
+        self.roots = {host: directory / host for host in hosts}
+        self.workers = Workers(FLEET, self.clock, self.roots)
+        self.engines = {host: SimEngine(host, self.clock, self.images, self.workers.admits) for host in hosts}
+        self.placement: dict[str, tuple[str, ...]] = dict.fromkeys(hosts, ALL_SERVICES)
+        self.cut: set[str] = set()
+        self.memory = "64M"
+        self.order = "stop-first"
+        self.redis_away = 0
+        self.published: Optional[bytes] = None
+        self.source = Release("a")
+        self.numbers = 0
+        self._under: list[_Under] = []
+        self._watching = False
+        self.clock.moved = self.happen
+        self.modules = Modules(self)
+        for host in hosts:
+            self._listen(host)
+
+    def _listen(self, host: str) -> None:
+        self.engines[host].before_call = lambda what: self._engine_call(host, what)
+
+    # runs
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The inventory's hosts."""
+        return tuple(self.placement)
+
+    def inventory(self) -> Inventory:
+        """The inventory as it is now."""
+        services = {name: {**spec, "memory": self.memory, "order": self.order} for name, spec in SERVICES.items()}
+        common = {
+            "worker_fleet": FLEET, "worker_fleet_services": services, "worker_service_defaults": DEFAULTS,
+            "worker_redis_url": "redis://redis.test:6379/0", "worker_source": "/source", "worker_image_push": True,
+            "worker_image_repository": "registry.test/demo-worker",
+            "worker_image_base": "base@sha256:" + "b" * 64, "worker_stabilize": 15, "worker_wait_timeout": 40,
+            "worker_evidence_directory": str(self.directory / "evidence")}
+        return Inventory({
+            host: {**common, "worker_root": str(self.roots[host]), "worker_placement": list(placed)}
+            for host, placed in self.placement.items()})
+
+    def run(
+        self, release: Optional[Release] = None, *, check_mode: bool = False, limit: Optional[tuple[str, ...]] = None,
+        chance: Chance = Chance(), faults: tuple[Fault, ...] = (), others: tuple[Callable[[], None], ...] = (),
+        playbook: str = "deploy", **extra: Any,
+    ) -> Optional[Ending]:
+        """Run a playbook; None when the run was killed.
+
+        :param release: what the checkout is on.
+        :param others: what happens at the faults of kind ``other``, one after the other.
+        """
+        self.source = release or self.source
+        self.numbers += 1
+        run = Run(
+            self, self.inventory(), extra, check_mode, limit, chance,
+            name=f"{playbook} {self.source.name}{' check' if check_mode else ''} #{self.numbers}")
+        run.source = self.source  # type: ignore[attr-defined]
+        self._under.append(_Under(sorted(faults, key=lambda fault: fault.at), list(others)))
+        try:
+            return run.playbook(plays(PROJECT / "playbooks" / f"{playbook}_workers.yml"))
+        except Killed:
+            return None
+        finally:
+            self._under.pop()
+
+    # what the interpreter asks
+
+    def step(self, run: Run, host: str, task: Task) -> None:
+        self.clock.move(STEP_SECONDS / len(self.placement))
+        under = self._under[-1]
+        while under.faults and under.faults[0].kind not in ("kill in", "redis") and under.faults[0].at <= run.steps:
+            self._strike(under, under.faults.pop(0))
+        under.redis_calls = 0 if under.redis_calls > 10**6 else under.redis_calls
+
+    def _strike(self, under: _Under, fault: Fault) -> None:
+        if fault.kind == "kill":
+            raise Killed
+        if fault.kind == "cut":
+            self.cut.add(fault.host)
+        elif fault.kind == "mend":
+            self.cut.discard(fault.host)
+        elif fault.kind == "engine" and fault.host in self.engines:
+            self.engines[fault.host].kill()
+        elif fault.kind == "revive" and fault.host in self.engines:
+            self.engines[fault.host].revive()
+        elif fault.kind == "empty":
+            self.empty_redis()
+        elif fault.kind == "other" and under.others:
+            under.others.pop(0)()
+
+    def reaches(self, run: Run, host: str) -> bool:
+        return host not in self.cut
+
+    def module(self, run: Run, host: str, name: str, arguments: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+        return self.modules.run(run, host, name, arguments, check_mode)
+
+    def functions(self) -> Mapping[str, Any]:
+        return self.modules.functions
+
+    # time, engines, Redis
+
+    def happen(self) -> None:
+        """What happened by itself by now: containers end and restart, workers beat and start jobs."""
+        containers = []
+        for engine in self.engines.values():
+            engine.settle()
+            containers += list(engine.containers.values())
+        self.workers.live(containers, self.published, self.redis_away == 0)
+
+    def look_again(self, host: str) -> None:
+        """A record may have changed: workers see both at once. A question of each, at each moment, would take long."""
+        self.published = self.redis.get(f"{FLEET}:release")
+        self.workers.read(host)
+
+    def _engine_call(self, host: str, what: str) -> None:
+        if not self._under:
+            return
+        under = self._under[-1]
+        under.calls += 1
+        # Only what changes something is worth being killed in.
+        if what.split(" ")[0] in ("stop", "remove", "compose", "create", "start"):
+            for fault in [one for one in under.faults if one.kind in ("kill in", "engine in")]:
+                if fault.at <= under.calls and fault.host in ("", host):
+                    under.faults.remove(fault)
+                    if fault.kind == "kill in":
+                        raise Killed
+                    self.engines[host].kill()
+
+    def redis_call(self) -> None:
+        """Called before each of the deployer's commands.
+
+        :raises DriftguardError: it is away.
+        """
+        if not self._under:
+            return
+        under = self._under[-1]
+        under.redis_calls += 1
+        for fault in under.faults:
+            if fault.kind == "redis" and fault.at <= under.redis_calls < fault.at + fault.more:
+                raise DriftguardError("Redis", "an answer", "connection refused", "start it")
+
+    def empty_redis(self) -> None:
+        """Redis loses everything."""
+        self.redis.flushall()
+        self.published = None
+        self.workers.lost()
+
+    def write_registrations(self) -> None:
+        """Make what workers registered what Redis holds."""
+        pipe = self.redis.pipeline(transaction=False)
+        index = f"{FLEET}:workers"
+        there = {member.decode() for member in self.redis.zrange(index, 0, -1)}
+        for member in there - set(self.workers.known):
+            pipe.zrem(index, member)
+            pipe.delete(f"{FLEET}:worker:{member}:version")
+        for member, registration in self.workers.known.items():
+            if not registration.written or member not in there:
+                key = f"{FLEET}:worker:{member}:version"
+                pipe.hset(key, mapping=registration.fields)
+                pipe.pexpire(key, 3_600_000)
+                pipe.zadd(index, {member: 1.0})
+                registration.written = True
+        pipe.execute()
+
+    # what an operator does between runs
+
+    def repair(self) -> None:
+        """All hosts are back, all engines run, leases have run out."""
+        self.cut.clear()
+        for engine in self.engines.values():
+            if engine.dead:
+                engine.revive()
+        self.redis.delete(f"{FLEET}:lock:deploy")
+        self.clock.move(1000.0)
+
+    def add_host(self, host: str) -> None:
+        """A host joins the inventory."""
+        if host not in self.engines:
+            self.roots[host] = self.directory / host
+            self.engines[host] = SimEngine(host, self.clock, self.images, self.workers.admits)
+            self._listen(host)
+        self.placement[host] = ALL_SERVICES
+
+    def remove_host(self, host: str) -> None:
+        """A host leaves the inventory, and somebody takes its containers away."""
+        del self.placement[host]
+        self.engines[host].containers.clear()
+
+    # what there is to see
+
+    def running(self, host: str) -> list[str]:
+        """Releases of the containers on a host, running or about to; sorted."""
+        return sorted(one.image.release_id for one in self.engines[host].containers.values())
+
+    def record(self) -> Optional[dict[str, Any]]:
+        """The fleet's record."""
+        text = self.redis.get(f"{FLEET}:release")
+        return json.loads(text) if text else None
+
+    def picture(self) -> dict[str, Any]:
+        """Everything that a check-mode run must leave as it is."""
+        files = {
+            str(path.relative_to(self.directory)): path.read_bytes() if path.is_file() else path.is_symlink()
+            for path in self.directory.rglob("*") if "evidence" not in path.parts}
+        keys = {key: self.redis.dump(key) for key in self.redis.keys("*") if b":worker" not in key}
+        containers = {
+            host: sorted((one.id, one.status, one.name) for one in engine.containers.values())
+            for host, engine in self.engines.items()}
+        return {"files": files, "keys": keys, "containers": containers}
+
+
+def bad(name: str, **badness: Any) -> Release:
+    """A release that is bad."""
+    return replace(Release(name), badness=Badness(**badness))
