@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,9 @@ class Redis:
     def __init__(self) -> None:
         url = urlsplit(ENV["REDIS_URL"])
         self._socket = socket.create_connection((url.hostname or "", url.port or 6379), timeout=5)
+        if url.scheme == "rediss":
+            context = ssl.create_default_context(cafile=ENV["REDIS_CA_FILE"])
+            self._socket = context.wrap_socket(self._socket, server_hostname=url.hostname)
         self._answers = self._socket.makefile("rb")
         if "REDIS_PASSWORD_FILE" in ENV:
             user = [url.username] if url.username else []
