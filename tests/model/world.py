@@ -157,7 +157,7 @@ class Model(World):
         :param release: what the checkout is on.
         :param others: what happens at the faults of kind ``other``, one after the other.
         """
-        self.source = release or self.source
+        before, self.source = self.source, release or self.source
         self.numbers += 1
         run = Run(
             self, self.inventory(), extra, check_mode, limit, chance,
@@ -170,6 +170,7 @@ class Model(World):
             return None
         finally:
             self._under.pop()
+            self.source = before if self._under else self.source
 
     # what the interpreter asks
 
@@ -309,8 +310,9 @@ class Model(World):
         """Everything that a check-mode run must leave as it is."""
         files = {
             str(path.relative_to(self.directory)): path.read_bytes() if path.is_file() else path.is_symlink()
-            for path in self.directory.rglob("*") if "evidence" not in path.parts}
-        keys = {key: self.redis.dump(key) for key in self.redis.keys("*") if b":worker" not in key}
+            for path in self.directory.rglob("*") if not {"evidence", "lock", "lock.fence"} & set(path.parts)}
+        keys = {
+            key: self.redis.dump(key) for key in self.redis.keys("*") if b":worker" not in key and b":lock" not in key}
         containers = {
             host: sorted((one.id, one.status, one.name) for one in engine.containers.values())
             for host, engine in self.engines.items()}
