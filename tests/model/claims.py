@@ -31,6 +31,7 @@ class Before:
     jobs: int
     record: Optional[dict[str, Any]]
     settled: str
+    published: str
 
     @classmethod
     def of(cls, model: Model) -> Before:
@@ -38,7 +39,7 @@ class Before:
         return cls(
             {host: sorted(engine.containers) for host, engine in model.engines.items()},
             {host: model.running(host) for host in model.engines}, len(model.workers.jobs), model.record(),
-            settled_on(model))
+            settled_on(model), _published(model))
 
 
 def result_of(ending: Ending) -> str:
@@ -65,6 +66,11 @@ def is_on(model: Model, release_id: str) -> list[str]:
     return wrong
 
 
+def _published(model: Model) -> str:
+    record = model.record()
+    return str(record["target"]["releaseId"]) if record and record["phase"] == "settled" else ""
+
+
 def settled_on(model: Model) -> str:
     """The release that the whole fleet is on, with all records; empty when there is no such release."""
     record = model.record()
@@ -77,6 +83,10 @@ def check_bad_release(model: Model, before: Before, ending: Ending, target: Rele
     said = "\n".join(ending.said)
     hit = any(
         target.badness.of(service, host) for host, placed in model.placement.items() for service in placed)
+    canary, *others = model.placement
+    if any(target.badness.of(service, canary) for service in model.placement[canary]):
+        touched = [host for host in others if sorted(model.engines[host].containers) != before.containers[host]]
+        assert not touched, f"the canary was bad, and {touched} touched\n{said}"
     if not hit:
         assert ending.status == 0, f"a good release failed\n{said}"
     elif before.settled and before.settled != target.release_id:
@@ -125,6 +135,8 @@ def check_run(model: Model, before: Before, ending: Optional[Ending], target: Op
         release_id = target.release_id if target else (model.record() or {})["target"]["releaseId"]
         assert not is_on(model, release_id), f"success, but {is_on(model, release_id)}\n{said}"
     hosts = set(ending.facts)
+    if partly and target is not None:
+        assert _published(model) in ("", before.published), f"a part of the fleet was published\n{said}"
     if result == "failed":
         left = {host: sorted(model.engines[host].containers) for host in hosts}
         assert left == {host: before.containers[host] for host in hosts}, f"'failed' touched a container\n{said}"

@@ -29,6 +29,9 @@ ALL_SERVICES = ("extractor", "ocr")
 STEP_SECONDS = 0.3
 
 
+_CALLS = ("kill in", "engine in", "redis", "flaky")  # which don't happen at a step's number
+
+
 class Killed(BaseException):
     """The run's process was killed."""
 
@@ -75,13 +78,16 @@ class Fault:
     """Something that happens in a run, at one of its steps (tasks of hosts) or at one of the calls in them.
 
     :param kind: ``cut`` (host), ``mend`` (host), ``engine`` (killed: host), ``redis`` (away for ``more`` calls), ``empty``
-        (Redis), ``kill`` (the run), ``kill in`` (the run, in a module at an engine's call), ``other`` (another run).
+        (Redis), ``kill`` (the run), ``kill in`` (the run, in a module at an engine's call), ``other`` (another run),
+        ``flaky`` (host, for one task).
+    :param task: name of a task that it happens at, the ``more``-th time, instead of a step's number.
     """
 
     kind: str
     at: int
     host: str = ""
     more: int = 1
+    task: str = ""
 
 
 @dataclass
@@ -90,6 +96,7 @@ class _Under:
 
     faults: list[Fault]
     others: list[Callable[[], None]]
+    met: dict[Fault, int] = field(default_factory=dict)
     calls: int = 0
     redis_calls: int = 0
 
@@ -125,6 +132,7 @@ class Model(World):
             self._listen(host)
 
     def _listen(self, host: str) -> None:
+        self.engines[host].after_stop = self.workers.left
         self.engines[host].before_call = lambda what: self._engine_call(host, what)
 
     # runs
@@ -177,9 +185,19 @@ class Model(World):
     def step(self, run: Run, host: str, task: Task) -> None:
         self.clock.move(STEP_SECONDS / len(self.placement))
         under = self._under[-1]
-        while under.faults and under.faults[0].kind not in ("kill in", "redis") and under.faults[0].at <= run.steps:
-            self._strike(under, under.faults.pop(0))
-        under.redis_calls = 0 if under.redis_calls > 10**6 else under.redis_calls
+        for fault in [one for one in under.faults if one.kind not in _CALLS and one.at <= run.steps]:
+            under.faults.remove(fault)
+            self._strike(under, fault)
+        self._flake(under, host, task.name)
+
+    def _flake(self, under: _Under, host: str, name: str) -> None:
+        for fault in [one for one in under.faults if one.kind == "flaky" and one.host == host]:
+            under.met[fault] = under.met.get(fault, 0) + (fault.task == name)
+            if fault.task == name and under.met[fault] == fault.more:
+                self.cut.add(host)
+            elif under.met[fault] == fault.more:
+                self.cut.discard(host)
+                under.faults.remove(fault)
 
     def _strike(self, under: _Under, fault: Fault) -> None:
         if fault.kind == "kill":
