@@ -10,11 +10,11 @@ import os
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from driftguard_worker.decision import View
-from driftguard_worker.records import ReleaseKey, view_of
-
 from model.interpreter import Ending
 from model.world import FLEET, SERVICES, Model, Release
+
+from driftguard_worker.decision import View
+from driftguard_worker.records import ReleaseKey, view_of
 
 __all__ = [
     "Before", "check_bad_release", "check_jobs", "check_run", "check_verified", "is_on", "plan_of", "result_of",
@@ -49,7 +49,7 @@ def result_of(ending: Ending) -> str:
 
 
 def is_on(model: Model, release_id: str) -> list[str]:
-    """What isn't as a success says: every container that the inventory demands runs the release, and the records say it."""
+    """What isn't as a success says: what the inventory demands runs the release, and the records say it."""
     wrong = []
     for host, placed in model.placement.items():
         wanted = sorted(release_id for service in placed for _number in range(SERVICES[service].get("replicas", 1)))

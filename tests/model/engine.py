@@ -300,9 +300,10 @@ class SimEngine:
                 return None
             up = words.index("up")
             file = Path(words[words.index("--file") + 1])
-            scales = dict(
-                word.split("=") for before, word in zip(words[up:], words[up + 1:]) if before == "--scale")
-            named = [word for word in words[up + 1:] if not word.startswith("-") and word != "never" and "=" not in word]
+            pairs = zip(words[up:-1], words[up + 1:], strict=True)
+            scales = dict(word.split("=") for before, word in pairs if before == "--scale")
+            named = [
+                word for word in words[up + 1:] if not word.startswith("-") and word != "never" and "=" not in word]
             self._up(project, file, named, scales)
         except DriftguardError as error:
             return error.found

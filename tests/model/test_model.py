@@ -1,9 +1,9 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts × releases × faults, in any order: what a deploy says is so, and a plain run afterwards always converges.
+"""Hosts, releases and faults in any order: what a deploy says is so, and a plain run afterwards always converges.
 
-``DRIFTGUARD_MODEL_EXAMPLES=5000`` (make model) goes deeper, and on other ways each time. A script that fails is printed;
+``DRIFTGUARD_MODEL_EXAMPLES=5000`` goes deeper, and on other ways each time. A script that fails is printed;
 ``test_replay.py`` keeps those that did.
 """
 
@@ -15,7 +15,6 @@ from typing import Callable
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-
 from model.engine import Badness
 from model.fleet import (
     COUNT,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Callable
 
 import pytest
-
 from model.engine import Badness
 from model.fleet import Deed, Deploy, Overlap, play
 from model.world import Fault, Model, Release

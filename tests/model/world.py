@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
-
 from model.engine import Badness, Clock, Image, SimEngine
 from model.interpreter import Chance, Ending, Inventory, Run, World
 from model.modules import Modules
@@ -77,9 +76,9 @@ class Release:
 class Fault:
     """Something that happens in a run, at one of its steps (tasks of hosts) or at one of the calls in them.
 
-    :param kind: ``cut`` (host), ``mend`` (host), ``engine`` (killed: host), ``redis`` (away for ``more`` calls), ``empty``
-        (Redis), ``kill`` (the run), ``kill in`` (the run, in a module at an engine's call), ``other`` (another run),
-        ``flaky`` (host, for one task).
+    :param kind: ``cut``, ``mend``, ``engine`` (killed), ``revive`` and ``flaky`` (for one task) of a host; ``redis``
+        (away for ``more`` calls), ``empty`` (Redis), ``kill`` (the run), ``kill in`` (the run, in a module, at an engine's
+        call), ``engine in`` (the engine, likewise), ``other`` (another run).
     :param task: name of a task that it happens at, the ``more``-th time, instead of a step's number.
     """
 
@@ -110,7 +109,7 @@ class Model(World):
 
     def __init__(self, directory: Path, redis: Any, hosts: tuple[str, ...]) -> None:
         self.directory, self.redis = directory, redis
-        self.clock = Clock()
+        self.clock: Clock = Clock()
         self.images: dict[str, Image] = {}
         self.built: set[str] = set()
         self.roots = {host: directory / host for host in hosts}
@@ -157,7 +156,7 @@ class Model(World):
 
     def run(
         self, release: Optional[Release] = None, *, check_mode: bool = False, limit: Optional[tuple[str, ...]] = None,
-        chance: Chance = Chance(), faults: tuple[Fault, ...] = (), others: tuple[Callable[[], None], ...] = (),
+        chance: Optional[Chance] = None, faults: tuple[Fault, ...] = (), others: tuple[Callable[[], None], ...] = (),
         playbook: str = "deploy", **extra: Any,
     ) -> Optional[Ending]:
         """Run a playbook; None when the run was killed.
@@ -168,7 +167,7 @@ class Model(World):
         before, self.source = self.source, release or self.source
         self.numbers += 1
         run = Run(
-            self, self.inventory(), extra, check_mode, limit, chance,
+            self, self.inventory(), extra, check_mode, limit, chance or Chance(),
             name=f"{playbook} {self.source.name}{' check' if check_mode else ''} #{self.numbers}")
         run.source = self.source  # type: ignore[attr-defined]
         self._under.append(_Under(sorted(faults, key=lambda fault: fault.at), list(others)))
@@ -245,7 +244,7 @@ class Model(World):
         under = self._under[-1]
         under.calls += 1
         # Only what changes something is worth being killed in.
-        if what.split(" ")[0] in ("stop", "remove", "compose", "create", "start"):
+        if what.split(" ", maxsplit=1)[0] in ("stop", "remove", "compose", "create", "start"):
             for fault in [one for one in under.faults if one.kind in ("kill in", "engine in")]:
                 if fault.at <= under.calls and fault.host in ("", host):
                     under.faults.remove(fault)
