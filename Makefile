@@ -70,6 +70,11 @@ test-lab: ## Tests on several hosts, in a lab of their own
 	@tools/setup test
 	@$(RUN_STAGES) lab
 
+.PHONY: model
+model: ## The role's own task files over simulated hosts, with faults anywhere (EXAMPLES=5000 for long, each time otherwise)
+	@tools/setup test
+	@$(if $(EXAMPLES),DRIFTGUARD_MODEL_EXAMPLES=$(EXAMPLES) $(PYTHON_TOOL) pytest -q -s --timeout=0 tests/model/test_model.py,$(RUN_STAGES) $@)
+
 .PHONY: bench
 bench: ## Measure against raw Docker Compose, a hand-written playbook, bare interpreters and bare BullMQ
 	@tools/setup test

@@ -50,6 +50,7 @@ STAGES = {
         _pytest("unit", 10 * MINUTE, root=False),
         _pytest("contract", 15 * MINUTE, root=True),
         _pytest("meta", 10 * MINUTE, root=False),
+        _pytest("model", 15 * MINUTE, root=False),
         # Deploys mostly wait, for a grace period, a window, a registration: more of them run than there are cores. A
         # file's tests share what they set up, so a file is what is handed out.
         _pytest("integration", 60 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
@@ -67,7 +68,7 @@ STAGES = {
 # Groups one after another; in a group, lanes side by side; in a lane, stages one after another. The light ones share
 # the machine, what is timed against the engine has it for itself.
 GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("lint",), ("unit", "contract", "meta")),
+    (("lint",), ("unit", "contract", "meta", "model")),
     (("integration", "engine", "lab", "molecule", "multihost"),),
 )
 

@@ -80,7 +80,8 @@ def _release(lease: DeployLease, options: Mapping[str, Any], check_mode: bool) -
     if not check_mode:
         own = lease.release(options["token"]) is not None
     holder = None if own else standing.lease
-    values = {**_values(holder), "held": False, "token": "", "took_over_from": None}
+    values = {
+        **_values(holder), "held": False, "token": "", "took_over_from": None, "generation_next": standing.next_number}
     return _result(standing.lease, "free\n", values) if own else Result(False, values)
 
 

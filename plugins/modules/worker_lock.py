@@ -176,8 +176,9 @@ last:
   returned: O(state=read)
   type: dict
 generation_next:
-  description: The number that the next deploy would get.
-  returned: O(state=read)
+  description:
+    - The number that the next deploy would get. Given back by whoever holds the last number, it is one above that.
+  returned: O(state=read) and O(state=released)
   type: int
 """
 

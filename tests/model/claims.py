@@ -5,17 +5,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from driftguard_worker.decision import View
-from driftguard_worker.records import ReleaseKey, view_of
-
 from model.interpreter import Ending
 from model.world import FLEET, SERVICES, Model, Release
 
-__all__ = ["Before", "check_jobs", "check_run", "is_on", "result_of"]
+from driftguard_worker.decision import View
+from driftguard_worker.records import ReleaseKey, view_of
+
+__all__ = [
+    "Before", "check_bad_release", "check_jobs", "check_run", "check_verified", "is_on", "plan_of", "result_of",
+    "settled_on",
+]
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,17 @@ class Before:
     containers: dict[str, list[str]]
     releases: dict[str, list[str]]
     jobs: int
+    record: Optional[dict[str, Any]]
+    settled: str
+    published: str
 
     @classmethod
     def of(cls, model: Model) -> Before:
         """As it is now."""
         return cls(
             {host: sorted(engine.containers) for host, engine in model.engines.items()},
-            {host: model.running(host) for host in model.engines}, len(model.workers.jobs))
+            {host: model.running(host) for host in model.engines}, len(model.workers.jobs), model.record(),
+            settled_on(model), _published(model))
 
 
 def result_of(ending: Ending) -> str:
@@ -41,7 +49,7 @@ def result_of(ending: Ending) -> str:
 
 
 def is_on(model: Model, release_id: str) -> list[str]:
-    """What isn't as a success says: every container that the inventory demands runs the release, and the records say it."""
+    """What isn't as a success says: what the inventory demands runs the release, and the records say it."""
     wrong = []
     for host, placed in model.placement.items():
         wanted = sorted(release_id for service in placed for _number in range(SERVICES[service].get("replicas", 1)))
@@ -56,6 +64,46 @@ def is_on(model: Model, release_id: str) -> list[str]:
     if record is None or record["phase"] != "settled" or record["target"]["releaseId"] != release_id:
         wrong.append(f"the fleet's record is {record}")
     return wrong
+
+
+def _published(model: Model) -> str:
+    record = model.record()
+    return str(record["target"]["releaseId"]) if record and record["phase"] == "settled" else ""
+
+
+def settled_on(model: Model) -> str:
+    """The release that the whole fleet is on, with all records; empty when there is no such release."""
+    record = model.record()
+    release_id = record["target"]["releaseId"] if record else ""
+    return release_id if release_id and not is_on(model, release_id) else ""
+
+
+def check_bad_release(model: Model, before: Before, ending: Ending, target: Release) -> None:
+    """A bad release, and nothing else that goes wrong: the fleet is as it was, or empty when there was nothing."""
+    said = "\n".join(ending.said)
+    hit = any(
+        target.badness.of(service, host) for host, placed in model.placement.items() for service in placed)
+    canary, *others = model.placement
+    if any(target.badness.of(service, canary) for service in model.placement[canary]):
+        touched = [host for host in others if sorted(model.engines[host].containers) != before.containers[host]]
+        assert not touched, f"the canary was bad, and {touched} touched\n{said}"
+    if not hit:
+        assert ending.status == 0, f"a good release failed\n{said}"
+    elif before.settled and before.settled != target.release_id:
+        assert result_of(ending) == "rolled back", f"{result_of(ending)}\n{said}"
+        assert not is_on(model, before.settled), f"went back, but {is_on(model, before.settled)}\n{said}"
+    elif before.record is None and not any(before.containers.values()):
+        assert result_of(ending) == "rolled back", f"{result_of(ending)}\n{said}"
+        assert not any(model.running(host) for host in model.engines), f"a failed first deploy left containers\n{said}"
+
+
+def check_verified(model: Model, ending: Ending) -> None:
+    """A verify run fails exactly when the fleet isn't on its record's release, or can't be reached."""
+    said = "\n".join(ending.said)
+    right = bool(settled_on(model)) and not model.cut and not any(one.dead for one in model.engines.values())
+    lies = {one.badness for engine in model.engines.values() for one in engine.containers.values()} - {""}
+    if not lies:
+        assert (ending.status == 0) == right, f"verify says {ending.status}; on {settled_on(model)!r}\n{said}"
 
 
 def _host_record(model: Model, host: str, release_id: str) -> list[str]:
@@ -86,28 +134,32 @@ def check_run(model: Model, before: Before, ending: Optional[Ending], target: Op
         assert not partly, f"success with a part of the fleet\n{said}"
         release_id = target.release_id if target else (model.record() or {})["target"]["releaseId"]
         assert not is_on(model, release_id), f"success, but {is_on(model, release_id)}\n{said}"
-        _check_number(model, ending)
     hosts = set(ending.facts)
+    if partly and target is not None:
+        assert _published(model) in ("", before.published), f"a part of the fleet was published\n{said}"
     if result == "failed":
         left = {host: sorted(model.engines[host].containers) for host in hosts}
         assert left == {host: before.containers[host] for host in hosts}, f"'failed' touched a container\n{said}"
     if result == "rolled back":
-        now = {host: sorted(set(model.running(host))) for host in hosts}
-        then = {host: sorted(set(before.releases[host])) for host in hosts}
-        assert now == then or partly, f"'rolled back' left {now}, before it was {then}\n{said}"
-    if result == "mixed" and target is not None:
+        _check_returned(model, before, ending, said)
+    if result == "mixed" and target is not None and "nothing was published" in said:
         record = model.record()
         published = record is not None and record["phase"] == "settled" and (
             record["target"]["releaseId"] == target.release_id)
-        was_there = all(set(before.releases[host]) <= {target.release_id} for host in hosts)
+        was_there = before.record is not None and before.record["target"]["releaseId"] == target.release_id
         assert not published or was_there, f"'mixed' says that nothing was published\n{said}"
 
 
-def _check_number(model: Model, ending: Ending) -> None:
-    """Who ends in success was the last to begin."""
-    own = max(int(facts.get("__worker_fleet_lease", {}).get("generation") or 0) for facts in ending.facts.values())
-    given_out = int(model.redis.get(f"{FLEET}:generation") or 0)
-    assert own >= given_out, f"success of deploy {own}, though {given_out} had begun"
+def _check_returned(model: Model, before: Before, ending: Ending, said: str) -> None:
+    """Who had moved runs what was proved there last, or nothing when nothing was; nobody else was touched."""
+    for host, facts in ending.facts.items():
+        containers = sorted(model.engines[host].containers)
+        if facts.get("worker_outcome", {}).get("moved"):
+            link = model.roots[host] / FLEET / "current" / "release.json"
+            proved = {json.loads(link.read_text(encoding="utf-8"))["release"]["release_id"]} if link.exists() else set()
+            assert set(model.running(host)) == proved, f"'rolled back' left {model.running(host)} on {host}\n{said}"
+        else:
+            assert containers == before.containers[host], f"'rolled back' touched {host}, which hadn't moved\n{said}"
 
 
 def check_jobs(model: Model, before: Before) -> None:

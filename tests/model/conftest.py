@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from support.redis_server import RedisServer
-
 from model.modules import in_process
 from model.world import Model
+from support.redis_server import RedisServer
 
 NewModel = Callable[..., Model]
 

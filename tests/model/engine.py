@@ -130,6 +130,7 @@ class SimEngine:
         self.networks: set[str] = set()
         self.local: set[str] = set()
         self.dead = False
+        self.after_stop: Callable[[str], None] = lambda _container_id: None
         self.before_call: Callable[[str], None] = lambda _what: None
         self._clock = clock
         self._images = images
@@ -247,6 +248,8 @@ class SimEngine:
         self._call("stop")
         one = self.containers.get(container_id)
         if one is not None:
+            if one.running:
+                self.after_stop(container_id)
             one.status, one.exit_code, one.next_start = "exited", 0, None
 
     def remove(self, container_id: str) -> None:
@@ -297,9 +300,10 @@ class SimEngine:
                 return None
             up = words.index("up")
             file = Path(words[words.index("--file") + 1])
-            scales = dict(
-                word.split("=") for before, word in zip(words[up:], words[up + 1:]) if before == "--scale")
-            named = [word for word in words[up + 1:] if not word.startswith("-") and word != "never" and "=" not in word]
+            pairs = zip(words[up:-1], words[up + 1:], strict=True)
+            scales = dict(word.split("=") for before, word in pairs if before == "--scale")
+            named = [
+                word for word in words[up + 1:] if not word.startswith("-") and word != "never" and "=" not in word]
             self._up(project, file, named, scales)
         except DriftguardError as error:
             return error.found

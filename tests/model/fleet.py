@@ -6,19 +6,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
-from model.claims import Before, check_run, is_on, plan_of
+from model.claims import Before, check_bad_release, check_run, check_verified, is_on, plan_of
 from model.interpreter import Chance, Ending
 from model.world import Fault, Model, Release
 
 __all__ = [
-    "COUNT", "AddHost", "Check", "Deed", "Deploy", "ForgetRedis", "Overlap", "RemoveHost", "Repair", "Rollback",
-    "converge", "play",
+    "COUNT", "AddHost", "Check", "Deed", "Deploy", "ForgetRedis", "Overlap", "Policy", "RemoveHost", "Repair",
+    "Rollback", "Verify", "converge", "play",
 ]
 
 COUNT: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the inventory wants."""
+
+    worker_on_failure: str = "fleet"
+    worker_publish: str = "after"
+    worker_unreachable: str = "fail"
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,19 @@ class Deploy:
     faults: tuple[Fault, ...] = ()
     chance: Chance = field(default_factory=Chance)
     limit: str = ""
+    policy: Policy = Policy()
 
     def do(self, model: Model) -> None:
-        if self.limit in ("", *model.placement):
-            partly = bool(self.limit) and len(model.placement) > 1
-            run(model, self.release, partly, faults=self.faults, chance=self.chance,
-                limit=(self.limit,) if self.limit else None)
+        if self.limit not in ("", *model.placement):
+            return
+        partly = bool(self.limit) and len(model.placement) > 1
+        before, healthy = Before.of(model), is_healthy(model)
+        ending = run(
+            model, self.release, partly, faults=self.faults, chance=self.chance,
+            limit=(self.limit,) if self.limit else None, **asdict(self.policy))
+        is_plain = healthy and not self.limit and not self.faults and self.policy == Policy()
+        if is_plain and ending is not None:
+            check_bad_release(model, before, ending, self.release)
 
 
 @dataclass(frozen=True)
@@ -79,19 +95,40 @@ class Overlap:
 
     def do(self, model: Model) -> None:
         def other() -> None:
+            then["worked"] = model.redis.get("demo:lock:deploy") is not None
             if self.lease_ends:
                 model.redis.delete("demo:lock:deploy")
-            source = model.source
-            run(model, self.other, False)
-            model.source = source
+            ending = run(model, self.other, False)
+            if ending is not None and ending.status == 0 and self.lease_ends:
+                then.update(model.picture())
+
+        then: dict[str, Any] = {}
 
         before = Before.of(model)
         ending = model.run(
             self.first, faults=(Fault("other", self.at),), others=(other,), chance=self.chance)
         COUNT["runs"] += 1
         COUNT["steps"] += ending.steps if ending else 0
-        if ending is not None and ending.status == 0:
+        worked = then.pop("worked", False)
+        if ending is not None and ending.status == 0 and (worked or not then):
             check_run(model, before, ending, self.first, partly=False)
+        if then and worked:
+            now = model.picture()
+            changed = [part for part in then if then[part] != now[part]]
+            assert not changed, f"a run that was overtaken changed {changed} when it went on"
+
+
+@dataclass(frozen=True)
+class Verify:
+    """A verify run changes nothing, and says what is so."""
+
+    def do(self, model: Model) -> None:
+        before = model.picture()
+        ending = model.run(playbook="verify")
+        COUNT["runs"] += 1
+        assert ending is not None
+        assert model.picture() == before, "a verify run changed something"
+        check_verified(model, ending)
 
 
 @dataclass(frozen=True)
@@ -131,7 +168,13 @@ class RemoveHost:
             model.remove_host(self.host)
 
 
-Deed = Deploy | Rollback | Check | Overlap | ForgetRedis | Repair | AddHost | RemoveHost
+Deed = Deploy | Rollback | Check | Overlap | Verify | ForgetRedis | Repair | AddHost | RemoveHost
+
+
+def is_healthy(model: Model) -> bool:
+    """Whether nothing keeps a run from its work."""
+    lease = model.redis.get("demo:lock:deploy")
+    return not model.cut and lease is None and not any(engine.dead for engine in model.engines.values())
 
 
 def run(model: Model, release: Optional[Release], partly: bool, **options: Any) -> Optional[Ending]:

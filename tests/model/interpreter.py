@@ -361,7 +361,7 @@ class Run:
             frame, params={**frame.params, **variables}, variables={**frame.variables, **variables})
         if task.action == "ansible.builtin.include_role":
             known = {"name", "tasks_from", "apply"}
-            included = role(arguments["name"], frame.role)
+            included: Optional[Role] = role(arguments["name"], frame.role)
             inner, file = replace(inner, role=included), f"{arguments.get('tasks_from', 'main')}.yml"
         else:
             known, included, file = {"file", "apply"}, frame.role, arguments["file"]

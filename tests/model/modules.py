@@ -25,7 +25,6 @@ from ansible_collections.driftguard.workers.plugins.module_utils.errors import D
 from ansible_collections.driftguard.workers.plugins.module_utils.lease_owner import Owner
 from ansible_collections.driftguard.workers.plugins.module_utils.processes import Completed
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
-
 from model.interpreter import LOCALHOST, Run
 
 if TYPE_CHECKING:
@@ -103,8 +102,8 @@ class Modules:
 
     @staticmethod
     def _real(name: str, arguments: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-        spec, action, validator = _loaded(name)
-        checked = validator.validate(arguments)
+        action, validator = _loaded(name)
+        checked = validator.validate(arguments)  # type: ignore[no-untyped-call]
         if checked.error_messages:
             return {"failed": True, "msg": "; ".join(checked.error_messages)}
         module: Any = _Module(checked.validated_parameters, check_mode)
@@ -142,10 +141,10 @@ class Modules:
         return datetime.fromtimestamp(self._model.clock.now, timezone.utc).strftime(fmt)
 
 
-_known: dict[str, tuple[dict[str, Any], Callable[[Any], Any], ModuleArgumentSpecValidator]] = {}
+_known: dict[str, tuple[Callable[[Any], Any], ModuleArgumentSpecValidator]] = {}
 
 
-def _loaded(name: str) -> tuple[dict[str, Any], Callable[[Any], Any], ModuleArgumentSpecValidator]:
+def _loaded(name: str) -> tuple[Callable[[Any], Any], ModuleArgumentSpecValidator]:
     """What a module's ``main`` hands to ``run_module``."""
     if name not in _known:
         module = importlib.import_module(f"{PACKAGE}.modules.{name}")
@@ -158,8 +157,9 @@ def _loaded(name: str) -> tuple[dict[str, Any], Callable[[Any], Any], ModuleArgu
             try:
                 module.main()
             except _Caught as caught:
-                validator = ModuleArgumentSpecValidator(caught.spec, required_if=caught.options.get("required_if"))
-                _known[name] = caught.spec, caught.action, validator
+                validator = ModuleArgumentSpecValidator(  # type: ignore[no-untyped-call]
+                    caught.spec, required_if=caught.options.get("required_if"))
+                _known[name] = caught.action, validator
     return _known[name]
 
 
@@ -182,7 +182,7 @@ class _Pool:
         done: Future[Any] = Future()
         try:
             done.set_result(work(*arguments))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a future keeps whatever it was)
             done.set_exception(error)
         return done
 

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads playbooks and roles as data. What the interpreter doesn't know is an error, so that nothing leaves the model."""
+"""Reads playbooks and roles as data. What the interpreter doesn't know is an error: nothing leaves the model unseen."""
 
 from __future__ import annotations
 

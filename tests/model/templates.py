@@ -20,7 +20,8 @@ from ansible.plugins.test.core import TestModule as CoreTests
 from ansible.plugins.test.mathstuff import TestModule as MathTests
 from jinja2 import nodes
 from jinja2.parser import Parser
-from jinja2.runtime import Context, missing
+from jinja2.runtime import Context
+from jinja2.utils import missing
 
 __all__ = ["OMIT", "Layers", "Scope", "TaskFailure", "Undefined", "is_undefined"]
 
@@ -75,12 +76,14 @@ def _listing(found: Callable[..., Any]) -> Callable[..., Any]:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(undefined=Undefined, keep_trailing_newline=True)
     environment.context_class = _Context
-    environment.filters.update({**CoreFilters().filters(), **MathFilters().filters()})
+    for plugins in (CoreFilters(), MathFilters()):
+        environment.filters.update(plugins.filters())  # type: ignore[no-untyped-call]
     # ansible-core takes these from Jinja.
     own = jinja2.Environment()
     environment.filters.update({name: own.filters[name] for name in ("default", "map", "select", "reject", "d")})
     environment.filters = {name: _listing(found) for name, found in environment.filters.items()}
-    environment.tests.update({**CoreTests().tests(), **MathTests().tests()})
+    for checks in (CoreTests(), MathTests()):
+        environment.tests.update(checks.tests())  # type: ignore[no-untyped-call]
     environment.tests.update({name: own.tests[name] for name in ("defined", "undefined", "in")})
     return environment
 
@@ -125,7 +128,7 @@ def _template(source: str) -> Evaluator:
 
 
 def _context(template: jinja2.Template, scope: Scope) -> Any:
-    context = _Context(_ENVIRONMENT, scope.functions, None, {}, {})
+    context = _Context(_ENVIRONMENT, dict(scope.functions), None, {})
     context.scope = scope
     return context
 

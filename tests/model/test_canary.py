@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Callable
 
 import pytest
-
 from model.claims import result_of
 from model.engine import Badness
 from model.fleet import run

@@ -1,9 +1,9 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Hosts × releases × faults, in any order: what a deploy says is so, and a plain run afterwards always converges.
+"""Hosts, releases and faults in any order: what a deploy says is so, and a plain run afterwards always converges.
 
-``DRIFTGUARD_MODEL_EXAMPLES=5000`` (make model) goes deeper, and on other ways each time. A script that fails is printed;
+``DRIFTGUARD_MODEL_EXAMPLES=5000`` goes deeper, and on other ways each time. A script that fails is printed;
 ``test_replay.py`` keeps those that did.
 """
 
@@ -13,11 +13,24 @@ import os
 from typing import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-
 from model.engine import Badness
-from model.fleet import COUNT, AddHost, Check, Deed, Deploy, ForgetRedis, Overlap, RemoveHost, Repair, Rollback, play
+from model.fleet import (
+    COUNT,
+    AddHost,
+    Check,
+    Deed,
+    Deploy,
+    ForgetRedis,
+    Overlap,
+    Policy,
+    RemoveHost,
+    Repair,
+    Rollback,
+    Verify,
+    play,
+)
 from model.interpreter import Chance
 from model.world import Fault, Model, Release
 
@@ -47,14 +60,18 @@ flaky = st.builds(
     lambda at, host, more: (Fault("cut", at, host), Fault("mend", at + more, host)), steps, hosts, st.integers(1, 9))
 faults = st.one_of(st.just(()), flaky, st.lists(fault, min_size=1, max_size=3).map(tuple))
 chance = st.builds(Chance, st.booleans(), st.booleans())
+policies = st.builds(
+    Policy, st.sampled_from(("fleet", "host", "stop")), st.sampled_from(("after", "before")),
+    st.sampled_from(("fail", "continue")))
 deeds: st.SearchStrategy[Deed] = st.one_of(
     st.builds(Deploy, releases, faults, chance),
-    st.builds(Deploy, good, faults, chance),
+    st.builds(Deploy, releases, faults, chance, policy=policies),
     st.builds(Deploy, bad, st.just(()), chance),
     st.builds(Deploy, releases, st.just(()), chance, hosts),
     st.builds(Rollback, faults, chance),
     st.builds(Check, releases, st.sampled_from(("64M", "128M"))),
     st.builds(Overlap, good, releases, steps, st.booleans(), chance),
+    st.just(Verify()),
     st.just(ForgetRedis()),
     st.just(Repair()),
     st.builds(AddHost, st.sampled_from(("h3", "h4"))),
@@ -68,6 +85,7 @@ NewModel = Callable[..., Model]
 def test_what_a_deploy_says_is_so(new_model: NewModel, capsys: pytest.CaptureFixture[str]) -> None:
     @settings(
         max_examples=EXAMPLES, deadline=None, derandomize=not IS_DEEP, database=None, print_blob=True,
+        phases=[Phase.generate, Phase.shrink] if IS_DEEP else [Phase.generate],
         suppress_health_check=list(HealthCheck))
     @given(number=st.integers(1, 3), order=st.sampled_from(("stop-first", "start-first")), script=scripts,
            last=st.sampled_from(("a", "last")))

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
+
+from model.engine import Clock, SimContainer
 
 from driftguard_worker.decision import Standing, View, decide
 from driftguard_worker.records import ReleaseKey, view_of
-
-from model.engine import Clock, SimContainer
 
 __all__ = ["Job", "Workers"]
 

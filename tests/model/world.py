@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
-
 from model.engine import Badness, Clock, Image, SimEngine
 from model.interpreter import Chance, Ending, Inventory, Run, World
 from model.modules import Modules
@@ -27,6 +26,9 @@ SERVICES: dict[str, Any] = {"extractor": {"memory": "64M"}, "ocr": {"memory": "6
 DEFAULTS = {"stop_grace_period": "20s", "drain_time": "5s"}
 ALL_SERVICES = ("extractor", "ocr")
 STEP_SECONDS = 0.3
+
+
+_CALLS = ("kill in", "engine in", "redis", "flaky")  # which don't happen at a step's number
 
 
 class Killed(BaseException):
@@ -74,14 +76,17 @@ class Release:
 class Fault:
     """Something that happens in a run, at one of its steps (tasks of hosts) or at one of the calls in them.
 
-    :param kind: ``cut`` (host), ``mend`` (host), ``engine`` (killed: host), ``redis`` (away for ``more`` calls), ``empty``
-        (Redis), ``kill`` (the run), ``kill in`` (the run, in a module at an engine's call), ``other`` (another run).
+    :param kind: ``cut``, ``mend``, ``engine`` (killed), ``revive`` and ``flaky`` (for one task) of a host; ``redis``
+        (away for ``more`` calls), ``empty`` (Redis), ``kill`` (the run), ``kill in`` (the run, in a module, at an engine's
+        call), ``engine in`` (the engine, likewise), ``other`` (another run).
+    :param task: name of a task that it happens at, the ``more``-th time, instead of a step's number.
     """
 
     kind: str
     at: int
     host: str = ""
     more: int = 1
+    task: str = ""
 
 
 @dataclass
@@ -90,6 +95,7 @@ class _Under:
 
     faults: list[Fault]
     others: list[Callable[[], None]]
+    met: dict[Fault, int] = field(default_factory=dict)
     calls: int = 0
     redis_calls: int = 0
 
@@ -103,7 +109,7 @@ class Model(World):
 
     def __init__(self, directory: Path, redis: Any, hosts: tuple[str, ...]) -> None:
         self.directory, self.redis = directory, redis
-        self.clock = Clock()
+        self.clock: Clock = Clock()
         self.images: dict[str, Image] = {}
         self.built: set[str] = set()
         self.roots = {host: directory / host for host in hosts}
@@ -125,6 +131,7 @@ class Model(World):
             self._listen(host)
 
     def _listen(self, host: str) -> None:
+        self.engines[host].after_stop = self.workers.left
         self.engines[host].before_call = lambda what: self._engine_call(host, what)
 
     # runs
@@ -149,7 +156,7 @@ class Model(World):
 
     def run(
         self, release: Optional[Release] = None, *, check_mode: bool = False, limit: Optional[tuple[str, ...]] = None,
-        chance: Chance = Chance(), faults: tuple[Fault, ...] = (), others: tuple[Callable[[], None], ...] = (),
+        chance: Optional[Chance] = None, faults: tuple[Fault, ...] = (), others: tuple[Callable[[], None], ...] = (),
         playbook: str = "deploy", **extra: Any,
     ) -> Optional[Ending]:
         """Run a playbook; None when the run was killed.
@@ -157,10 +164,10 @@ class Model(World):
         :param release: what the checkout is on.
         :param others: what happens at the faults of kind ``other``, one after the other.
         """
-        self.source = release or self.source
+        before, self.source = self.source, release or self.source
         self.numbers += 1
         run = Run(
-            self, self.inventory(), extra, check_mode, limit, chance,
+            self, self.inventory(), extra, check_mode, limit, chance or Chance(),
             name=f"{playbook} {self.source.name}{' check' if check_mode else ''} #{self.numbers}")
         run.source = self.source  # type: ignore[attr-defined]
         self._under.append(_Under(sorted(faults, key=lambda fault: fault.at), list(others)))
@@ -170,15 +177,26 @@ class Model(World):
             return None
         finally:
             self._under.pop()
+            self.source = before if self._under else self.source
 
     # what the interpreter asks
 
     def step(self, run: Run, host: str, task: Task) -> None:
         self.clock.move(STEP_SECONDS / len(self.placement))
         under = self._under[-1]
-        while under.faults and under.faults[0].kind not in ("kill in", "redis") and under.faults[0].at <= run.steps:
-            self._strike(under, under.faults.pop(0))
-        under.redis_calls = 0 if under.redis_calls > 10**6 else under.redis_calls
+        for fault in [one for one in under.faults if one.kind not in _CALLS and one.at <= run.steps]:
+            under.faults.remove(fault)
+            self._strike(under, fault)
+        self._flake(under, host, task.name)
+
+    def _flake(self, under: _Under, host: str, name: str) -> None:
+        for fault in [one for one in under.faults if one.kind == "flaky" and one.host == host]:
+            under.met[fault] = under.met.get(fault, 0) + (fault.task == name)
+            if fault.task == name and under.met[fault] == fault.more:
+                self.cut.add(host)
+            elif under.met[fault] == fault.more:
+                self.cut.discard(host)
+                under.faults.remove(fault)
 
     def _strike(self, under: _Under, fault: Fault) -> None:
         if fault.kind == "kill":
@@ -226,7 +244,7 @@ class Model(World):
         under = self._under[-1]
         under.calls += 1
         # Only what changes something is worth being killed in.
-        if what.split(" ")[0] in ("stop", "remove", "compose", "create", "start"):
+        if what.split(" ", maxsplit=1)[0] in ("stop", "remove", "compose", "create", "start"):
             for fault in [one for one in under.faults if one.kind in ("kill in", "engine in")]:
                 if fault.at <= under.calls and fault.host in ("", host):
                     under.faults.remove(fault)
@@ -309,8 +327,9 @@ class Model(World):
         """Everything that a check-mode run must leave as it is."""
         files = {
             str(path.relative_to(self.directory)): path.read_bytes() if path.is_file() else path.is_symlink()
-            for path in self.directory.rglob("*") if "evidence" not in path.parts}
-        keys = {key: self.redis.dump(key) for key in self.redis.keys("*") if b":worker" not in key}
+            for path in self.directory.rglob("*") if not {"evidence", "lock", "lock.fence"} & set(path.parts)}
+        keys = {
+            key: self.redis.dump(key) for key in self.redis.keys("*") if b":worker" not in key and b":lock" not in key}
         containers = {
             host: sorted((one.id, one.status, one.name) for one in engine.containers.values())
             for host, engine in self.engines.items()}

@@ -1,0 +1,172 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The model finds what it is for: with a line of the role or of a module spoiled, a script ends in a failed claim."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import pytest
+from model import playbook
+from model.engine import Badness
+from model.fleet import Deed, Deploy, Overlap, play
+from model.interpreter import Chance
+from model.modules import PACKAGE
+from model.world import Fault, Model, Release
+
+NewModel = Callable[..., Model]
+A, B = Release("a"), Release("b")
+LATE_CRASH = Release("bad", Badness("crash", 5.0, host="h2"))
+# Silent is what only the proof finds: healthy, stable, and never registered.
+SILENT = Release("bad", Badness("silent"))
+HOST_RECORD = Fault("flaky", 0, "h1", more=2, task="Change this host's record")
+FLEET_RECORD = Fault("flaky", 0, "h1", more=2, task="Change the fleet's record")
+ROLE = "roles/worker_fleet/"
+
+
+@dataclass(frozen=True)
+class Spoiled:
+    """A file of the repository with a text replaced, and what then befalls a fleet.
+
+    :param hosts: how many.
+    """
+
+    what: str
+    file: str
+    old: str
+    new: str
+    script: tuple[Deed, ...]
+    hosts: int = 2
+
+
+FILES = [
+    Spoiled("publish in spite of a bad host", ROLE + "tasks/decide.yml",
+            "__worker_fleet_leader.__worker_fleet_decision.decision == 'publish'", "true",
+            (Deploy(A), Deploy(LATE_CRASH))),
+    Spoiled("one moved host doesn't go back", ROLE + "tasks/decide.yml",
+            "- inventory_hostname in __worker_fleet_leader.__worker_fleet_decision.back",
+            "- inventory_hostname in __worker_fleet_leader.__worker_fleet_decision.back | reject('eq', 'h1')",
+            (Deploy(A), Deploy(LATE_CRASH))),
+    Spoiled("a host is through without a proof", ROLE + "tasks/roll.yml",
+            "ansible.builtin.include_tasks: prove.yml", "ansible.builtin.debug: {msg: no proof}",
+            (Deploy(A), Deploy(SILENT))),
+    Spoiled("an unreachable host counts as settled", ROLE + "tasks/record.yml",
+            "when: __worker_fleet_host_change is unreachable", "when: false",
+            (Deploy(A), Deploy(B, (HOST_RECORD,)))),
+    Spoiled("an unreachable host counts as published", ROLE + "tasks/publish.yml",
+            "when: __worker_fleet_record_change is unreachable", "when: false",
+            (Deploy(A), Deploy(B, (FLEET_RECORD,)))),
+    Spoiled("the old release isn't settled again", ROLE + "tasks/decide.yml",
+            "__worker_fleet_record_target: \"{{ __worker_fleet_back }}\"",
+            "__worker_fleet_record_target: \"{{ __worker_fleet_target }}\"", (Deploy(A), Deploy(LATE_CRASH))),
+    Spoiled("a host's failure is forgotten", ROLE + "tasks/failed.yml", "else 'bad'", "else 'good'",
+            (Deploy(A), Deploy(LATE_CRASH))),
+    Spoiled("a batch is included by its own hosts alone", "playbooks/deploy_workers.yml",
+            "label: \"{{ worker_batch | join(', ') }}\"",
+            "label: \"{{ worker_batch | join(', ') }}\"\n      when: inventory_hostname in worker_batch",
+            (Deploy(A), Deploy(SILENT, chance=Chance(backwards=True)))),
+    Spoiled("preflight does what it should only look at", ROLE + "tasks/preflight.yml",
+            "check_mode: true", "check_mode: false", (Deploy(A), Deploy(LATE_CRASH, (Fault("cut", 50, "h2"),)))),
+    Spoiled("a rollback leaves out the records", ROLE + "tasks/rollback.yml",
+            "ansible.builtin.include_tasks: record.yml", "ansible.builtin.debug: {msg: no record}",
+            (Deploy(A), Deploy(LATE_CRASH))),
+    Spoiled("the proved revision isn't kept", ROLE + "tasks/decide.yml",
+            "- __worker_fleet_rollout.revision != __worker_fleet_rollout.previous", "- false", (Deploy(A), Deploy(B))),
+]
+
+
+@contextmanager
+def spoiled(case: Spoiled) -> Iterator[None]:
+    """The role as it would be with the text replaced; nothing is written."""
+    path = playbook.PROJECT / case.file
+    text = path.read_text(encoding="utf-8")
+    assert case.old in text, f"{case.file} has no {case.old!r} any more: spoil it otherwise"
+    real = playbook._text
+
+    def read(asked: Any) -> str:
+        return text.replace(case.old, case.new) if asked == path else real(asked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(playbook, "_text", read)
+        _forget()
+        try:
+            yield
+        finally:
+            _forget()
+
+
+def _forget() -> None:
+    playbook.task_file.cache_clear()
+    playbook._role.cache_clear()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A function of the collection's modules that does something else, and what then befalls a fleet."""
+
+    what: str
+    place: str
+    stand_in: Callable[..., Any]
+    script: tuple[Deed, ...]
+    hosts: int = 2
+
+
+def _not_left_out(real: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda outcomes, _hosts, *rest: real(outcomes, list(outcomes), *rest)
+
+
+OVERTAKEN: tuple[Deed, ...] = (Deploy(A), *(Overlap(A, B, at, lease_ends=True) for at in (60, 90, 120)))
+BROKEN = [
+    Broken("no fencing number is compared on a host", "host_record.HostRecords.check",
+           lambda _real: lambda *_all: None, OVERTAKEN),
+    Broken("everything is as wanted", "rollout_plan._reason", lambda _real: lambda *_all: "", (Deploy(A), Deploy(B))),
+    Broken("images aren't compared, nor what was registered", "proof._instance",
+           lambda _real: lambda scene, _wanted, container, _all: _fine(scene, container),
+           (Deploy(A), Deploy(Release("bad", Badness("liar"))))),
+    Broken("every proof is one", "version_check.is_proved", lambda _real: lambda _rows: True,
+           (Deploy(A), Deploy(SILENT))),
+    Broken("nobody waits for what was started", "rollout_change.Watch.wait", lambda _real: lambda _watch: [],
+           (Deploy(A), Deploy(Release("bad", Badness("crash", 12.0, host="h2"))))),
+    Broken("the current revision doesn't move", "revisions.Revisions._point_to", lambda _real: lambda *_all: None,
+           (Deploy(A),)),
+    Broken("a host's record isn't written", "host_record.HostRecords.write", lambda _real: lambda *_all: None,
+           (Deploy(A),)),
+    Broken("a part of the fleet counts as the whole", "evidence.decide", _not_left_out,
+           (Deploy(A), Deploy(B, limit="h1"))),
+]
+
+
+def _fine(scene: Any, container: Any) -> Any:
+    return importlib.import_module(f"{PACKAGE}.module_utils.proof").Row(container.service, container.name, scene.host)
+
+
+def _fails(model: Model, script: tuple[Deed, ...]) -> str:
+    try:
+        play(model, script, A)
+    except AssertionError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: case.what)
+def test_a_spoiled_role_is_found(new_model: NewModel, case: Spoiled) -> None:
+    assert not _fails(new_model(case.hosts), case.script), "it fails as it is"
+    with spoiled(case):
+        assert _fails(new_model(case.hosts), case.script), "nothing was found"
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.what)
+def test_a_broken_module_is_found(new_model: NewModel, case: Broken) -> None:
+    assert not _fails(new_model(case.hosts), case.script), "it fails as it is"
+    module, *path, name = case.place.split(".")
+    owner: Any = importlib.import_module(f"{PACKAGE}.module_utils.{module}")
+    for part in path:
+        owner = getattr(owner, part)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, case.stand_in(getattr(owner, name)))
+        assert _fails(new_model(case.hosts), case.script), "nothing was found"

@@ -1,0 +1,33 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the model has found once, each as short as it could be made."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+from model.engine import Badness
+from model.fleet import Deed, Deploy, Overlap, play
+from model.world import Fault, Model, Release
+
+A, B, C = Release("a"), Release("b"), Release("c")
+FOUND: dict[str, tuple[Deed, ...]] = {
+    # Success, though another deploy had moved the fleet on since this one had published.
+    "overtaken after it had published": (Deploy(A), *(Overlap(B, C, at, lease_ends=True) for at in range(152, 184, 4))),
+    # Success, though a record had not been settled: a lost connection rescues nothing.
+    "no connection while a host is settled": (
+        Deploy(A), Deploy(B, (Fault("flaky", 0, "h2", more=2, task="Change this host's record"),))),
+    "no connection while the fleet is settled": (
+        Deploy(A), Deploy(B, (Fault("flaky", 0, "h1", more=2, task="Change the fleet's record"),))),
+    "no connection at the last proof": (
+        Deploy(A), Deploy(B, (Fault("flaky", 0, "h2", more=2, task="Prove this host"),))),
+    "a bad release over one that was left midway": (
+        Deploy(A), Overlap(B, Release("bad", Badness("crash", 0.0)), 101, lease_ends=True)),
+}
+
+
+@pytest.mark.parametrize("script", FOUND.values(), ids=FOUND)
+def test_what_was_found_stays_mended(new_model: Callable[..., Model], script: tuple[Deed, ...]) -> None:
+    play(new_model(2), script, Release("last"))
