@@ -25,6 +25,7 @@ _KEPT = {
     "rollback": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
     "fence": (
         "releases", "record", "generation", "confirmed", "unconfirmed", "gone", "users_removed", "changed", "msg"),
+    "prune": ("revisions", "secrets", "images", "changed", "msg"),
     "proof": ("proved", "rows", "expected_sha", "expected_from", "msg"),
 }
 _RELEASE = ("fleet", "release_id", "sha", "created")

@@ -11,6 +11,7 @@ all good, part of it        keep: what was rolled stays, nothing is published, t
 any bad or unreachable      rollback of every host that moved
 a check-mode run            keep, nothing happened
 a verify run                verify: nothing to decide, only to conclude; part of the fleet proves nothing of the whole
+a prune run                 prune: nothing to decide; what was removed on one host needs nothing of the others
 a fence run                 fence: nothing to decide; part of the fleet, or an instance that is silent, confirms nothing
 ==========================  ======================================================================================
 """
@@ -25,6 +26,7 @@ ROLLBACK = "rollback"
 KEEP = "keep"
 VERIFY = "verify"
 FENCE = "fence"
+PRUNE = "prune"
 
 OK = "ok"
 PREDICTED = "predicted"
@@ -35,6 +37,7 @@ MIXED = "mixed"
 UNSETTLED = "unsettled"
 FENCED = "fenced"
 NOT_CONFIRMED = "not confirmed"
+PRUNED = "pruned"
 
 
 Outcomes = Mapping[str, Mapping[str, Any]]
@@ -63,7 +66,8 @@ def conclude(
     """What the run is in the end: its result, whether it failed, and a sentence for each host that matters.
 
     Result is one of ``ok``, ``predicted``, ``failed`` (nothing was touched), ``not proved``, ``rolled back``,
-    ``mixed``, ``unsettled`` (published, but a host didn't finish), ``fenced`` and ``not confirmed``.
+    ``mixed``, ``unsettled`` (published, but a host didn't finish), ``fenced``,
+    ``not confirmed`` and ``pruned``.
     """
     facts = decide(outcomes, fleet_hosts, check_mode)
     # Decided to go back: a host that still counts as good was not reached for it, and runs the new release.
@@ -78,12 +82,14 @@ def conclude(
         result = FENCED if done and not facts["left_out"] else NOT_CONFIRMED
     elif decision == FENCE:
         result = FAILED
+    elif decision == PRUNE:
+        result = PRUNED if done else FAILED
     elif decision == PUBLISH and published:
         result = OK if done and not facts["left_out"] else UNSETTLED
     else:
         result = _unpublished(outcomes, facts, decision, stuck)
     return {
-        "result": result, "failed": result not in (OK, PREDICTED, FENCED), "message": SENTENCES[result],
+        "result": result, "failed": result not in (OK, PREDICTED, FENCED, PRUNED), "message": SENTENCES[result],
         "lines": _lines(outcomes, facts, result, stuck)}
 
 
@@ -118,5 +124,6 @@ SENTENCES = {
     MIXED: "The fleet may be on more than one release: nothing was published",
     FENCED: "The release is fenced: every instance of it has confirmed, or is gone",
     NOT_CONFIRMED: "The release is fenced, but not everything has confirmed it",
+    PRUNED: "What no host needs any more is removed",
     UNSETTLED: "The release was published, but not every host finished: deploy again",
 }

@@ -50,7 +50,7 @@ options:
     description:
       - What was decided. Only for O(state=written).
     type: str
-    choices: [publish, rollback, keep, verify, fence]
+    choices: [publish, rollback, keep, verify, fence, prune]
     default: keep
   published:
     description:
@@ -115,8 +115,8 @@ left_out:
   type: list
   elements: str
 result:
-  description: V(ok), V(predicted), V(failed), V(not proved), V(rolled back), V(mixed), V(unsettled), V(fenced) or
-    V(not confirmed).
+  description: V(ok), V(predicted), V(failed), V(not proved), V(rolled back), V(mixed), V(unsettled), V(fenced),
+    V(not confirmed) or V(pruned).
   returned: when O(state=written)
   type: str
 run_failed:
@@ -142,7 +142,11 @@ ARGUMENTS = {
     "state": {"type": "str", "choices": ["decided", "written"], "default": "decided"},
     "outcomes": {"type": "dict", "required": True},
     "hosts": {"type": "list", "elements": "str", "required": True},
-    "decision": {"type": "str", "choices": ["publish", "rollback", "keep", "verify", "fence"], "default": "keep"},
+    "decision": {
+        "type": "str",
+        "choices": ["publish", "rollback", "keep", "verify", "fence", "prune"],
+        "default": "keep",
+    },
     "published": {"type": "bool", "default": False},
     "run": {"type": "dict", "default": {}},
     "release": {"type": "dict", "default": {}},
