@@ -128,6 +128,10 @@ summary:
   returned: when O(state=written)
   type: list
   elements: str
+entry:
+  description: The record in short, as M(driftguard.workers.worker_history) takes it.
+  returned: when O(state=written)
+  type: dict
 path:
   description: The record, empty when check mode writes none.
   returned: when O(state=written)
