@@ -56,6 +56,7 @@ def test_what_is_no_entry_shows_as_nothing() -> None:
     assert (run["action"], run["seconds"], run["hosts"], run["release_id"], run["sha"], run["ended"]) == (
         "", 0, 0, "", "", "")
     assert run["bad"][-1] == "h1"
+    assert len(table([{**run, "by": "m" * 150}], "demo")[1]) < 150
     assert all(line.isprintable() for line in table([run], "demo"))
 
 
