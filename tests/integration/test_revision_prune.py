@@ -220,6 +220,8 @@ def test_a_later_run_was_here(host: Host) -> None:
     host.prune().must_fail("deploy")
     assert host.revisions.numbers() == [1, 2, 3, 4]
     assert host.there() == {1, 2, 3, 4}
+    host.prune(generation=300, keep=9).must_pass()
+    host.prune(generation=250).must_fail("deploy")
 
 
 @pytest.mark.parametrize("keep", [0, -1, 1001])
