@@ -28,7 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
-from .attendance import SafePoint, attendance_of
+from .attendance import Attendance, SafePoint
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
@@ -85,13 +85,9 @@ class Rollout:
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
-        attendance = attendance_of(self._options, self._subject)
+        attendance = Attendance(self._options, self._subject)
         with here.lock(run, self._options["lock_wait"]) as lock:
-            if attendance is None:
-                return action(SafePoint([lambda: here.check(generation, run)]), lock)
-            attendance.sweep()
-            return action(
-                SafePoint([attendance.check, lambda: here.check(generation, run)], attendance.tell), lock)
+            return action(attendance.safe_point(lambda: here.check(generation, run)), lock)
 
     def _present(self, safe_point: SafePoint, lock: int) -> Result:
         number, release, services, compose_file = self._target()
@@ -229,12 +225,6 @@ class Rollout:
         return [replace(one, status=LEAVING) if one.id in leaving and one.status == RUNNING else one for one in found]
 
     def _stand(self, wanted: Mapping[str, Wanted], plan: Plan, safe_point: SafePoint) -> None:
-        kept = {step.container.id for step in plan.steps if step.action == KEEP and step.container}
-
-        def tell(event: str, container: Container) -> None:
-            if container.id not in kept:
-                safe_point.tell(event, container.service, container.name)
-
         watch = Watch(
             self._engine,
             {name: service.replicas for name, service in wanted.items()},
@@ -242,7 +232,7 @@ class Rollout:
             self._options["wait_timeout"],
             self._options["stabilize"],
             safe_point,
-            tell,
+            safe_point.teller({step.container.id for step in plan.steps if step.action == KEEP and step.container}),
         )
         failures = watch.wait()
         if failures:
