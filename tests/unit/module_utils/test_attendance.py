@@ -104,8 +104,7 @@ def test_an_impossible_heartbeat_is_refused(tmp_path: Path, seconds: float) -> N
 def test_steps_are_appended_line_by_line_whoever_writes(tmp_path: Path) -> None:
     safe_point = attended(tmp_path).safe_point(nothing)
     threads = [
-        threading.Thread(target=lambda name=f"w{number}": [safe_point.tell("healthy", name, "x" * 90)] * 1)
-        for number in range(40)]
+        threading.Thread(target=safe_point.tell, args=("healthy", f"w{number}", "x" * 90)) for number in range(40)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -168,7 +168,7 @@ class Told:
             self.touched.append(self._clock.now)
         answer = next(self._answers)
         if answer is None:
-            raise AnsibleConnectionFailure("broken")  # type: ignore[no-untyped-call]
+            raise AnsibleConnectionFailure("broken")
         return answer
 
 
@@ -240,7 +240,8 @@ def test_a_start_of_which_nobody_knows_is_stopped_for_certain(clock: Clock) -> N
 
 
 @pytest.mark.parametrize(("root", "directory"), [
-    ("/opt/driftguard", "/opt/driftguard/demo/state/attended-x"), ("/opt/driftguard/", "/opt/driftguard/demo/state/attended-x"),
+    ("/opt/driftguard", "/opt/driftguard/demo/state/attended-x"),
+    ("/opt/driftguard/", "/opt/driftguard/demo/state/attended-x"),
     ("~/fleets", None), ("relative", None), ("", None), (None, None),
 ])
 def test_where_a_run_has_its_files(root: Any, directory: str | None) -> None:
