@@ -57,8 +57,8 @@ def run(
     :param keep_open: descriptors that the process inherits, such as a lock that it shall hold as long as it works.
     :param stdin: bytes fed to the process, or an open file it reads.
     :param timeout: seconds; past it the whole process group is killed.
-    :param meanwhile: called twice a second, unless the process is fed bytes: Python forgets what is left of them when it
-        is asked in between. When it raises, the process group is told to end (SIGTERM), and killed when it doesn't
+    :param meanwhile: called twice a second, unless the process is fed bytes: Python forgets the rest of them when asked
+        in between. When it raises, the process group is told to end (SIGTERM), and killed when it doesn't
         within 5 seconds.
     :raises DriftguardError: the program is missing, or it did not end in time; and what ``meanwhile`` raises.
     """

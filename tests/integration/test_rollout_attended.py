@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""worker_rollout in a playbook that stays with it: what it shows, how it ends with the playbook, whose lease it keeps."""
+"""worker_rollout in a playbook that stays with it: what it shows, how it ends with it, whose lease it keeps."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class Rollouts:
         return bool(list(self.fleet.root.glob("*/state/attended-*/pid"))) and not self.modules()
 
     def touched(self, since: float, until: float) -> list[str]:
-        """What was done to containers of the fleet, from the second after a time to another one, perhaps to come."""
+        """What was done to containers of the fleet, from the second of one time to another time, perhaps to come."""
         events = self.fleet.engine.events(
-            since=int(since) + 1, until=int(until), decode=True,
+            since=int(since), until=int(until), decode=True,
             filters={"type": "container", "label": f"com.docker.compose.project={self.fleet.project}"})
         return [event["Action"] for event in events if event["Action"] in TOUCHING]
 
@@ -155,7 +155,8 @@ def test_nothing_is_shown_where_nobody_watches(rollouts: Rollouts) -> None:
 def test_a_terminal_is_shown_progress_unless_it_is_told_not_to(rollouts: Rollouts, progress: str) -> None:
     playbook = rollouts.playbook(progress=progress, stabilize=0)
     main, side = pty.openpty()
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), str(playbook), "-i", str(rollouts.fleet.inventory())]
+    program = Path(sys.executable).parent / "ansible-playbook"
+    command = [str(program), str(playbook), "-i", str(rollouts.fleet.inventory())]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "TERM": "xterm"}
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=side, stderr=side, env=environment, cwd=PROJECT,
@@ -200,7 +201,7 @@ def test_a_rollout_ends_with_its_playbook(rollouts: Rollouts, how: str, phase: s
     assert process.wait(60) != 0
     wait_for(rollouts.all_ended, "the rollout to end by itself", 60)
     ended = time.time()
-    assert rollouts.touched(ended, ended + 8) == []
+    assert rollouts.touched(ended + 1, ended + 9) == []
     heals(rollouts)
 
 

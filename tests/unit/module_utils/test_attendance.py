@@ -72,7 +72,7 @@ def test_a_stop_is_heard_at_once_and_says_what_to_do(tmp_path: Path) -> None:
     safe_point = attended(tmp_path).safe_point(nothing)
     safe_point()
     (tmp_path / "stop").touch()
-    with pytest.raises(DriftguardError, match=r"rollout of fleet demo on web1: expected a deploy that goes on; .* run it"):
+    with pytest.raises(DriftguardError, match=r"fleet demo on web1: expected a deploy that goes on; .* run it"):
         safe_point()
 
 

@@ -115,7 +115,7 @@ def test_a_stop_reaches_a_run_that_has_no_directory_yet(place: Place) -> None:
     assert place.path.stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize("output", ["", "sudo: a password is required\n", "driftguard-look\n", "driftguard-look fine\n"])
+@pytest.mark.parametrize("output", ["", "sudo: a password is required\n", "driftguard-look\n", "driftguard-look x\n"])
 def test_what_is_no_answer_is_none(output: str) -> None:
     assert parsed_look(output) is None
 
