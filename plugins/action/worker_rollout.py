@@ -27,6 +27,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.rollout_progres
     Step,
     shown,
 )
+from ansible_collections.driftguard.workers.plugins.module_utils.untrusted import clean
 from ansible_collections.driftguard.workers.plugins.plugin_utils.attended_rollout import (
     AttendedRollout,
     RolloutLost,
@@ -39,6 +40,7 @@ Values = Dict[str, Any]
 MODULE = "driftguard.workers.worker_rollout"
 LOCK = "driftguard.workers.worker_lock"
 LONGEST_SECONDS = 86400
+MAX_WARNING = 1000
 RESULT_SECONDS = 30.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The playbook's process imports this before it forks one for the task, which has no terminal of its own.
@@ -88,6 +90,10 @@ class ActionModule(ActionBase):
         """Run a module on the host; its result."""
         return dict(self._execute_module(module, arguments, task_vars=self._vars))
 
+    def warn(self, text: str) -> None:
+        """Tell a person, who need not do anything yet."""
+        self._display.warning(f"{self._task.args.get('host', '')}: {clean(text, MAX_WARNING)}")
+
     def _options(self, arguments: Values) -> Values:
         """What this plugin reads. The lease, with its secrets, is none of the module's business."""
         own = {name: arguments[name] for name in ATTENDED_SPEC if arguments.get(name) is not None}
@@ -131,6 +137,9 @@ class ActionModule(ActionBase):
                 self._rollout.stop()
                 raise
         self._rollout.remove()
+        if result.get("failed"):
+            # Whoever was suspended for so long that the rollout gave up is told who went on meanwhile.
+            self._lease.keep()
         return {**result, **self._lease.refusal}
 
     def _start(self, arguments: Values) -> Values:
@@ -211,7 +220,9 @@ class Lease:
         if answer.get("lost") or self._clock.is_over(time.monotonic()):
             kept = ("msg", "subject", "expected", "found", "remedy")
             self.refusal = {"failed": True, **{name: answer[name] for name in kept if name in answer}}
-        return not self.refusal
+            return False
+        self._action.warn(f"the deployment lease couldn't be renewed and will be tried again: {answer.get('msg', '')}")
+        return True
 
 
 @contextmanager

@@ -21,10 +21,12 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import AbstractSet, Any, Callable, Mapping, Optional, Sequence
 
 from .errors import DriftguardError
+from .fleet_containers import Container
 from .lease_owner import process_of
 from .rollout_progress import Step, written
 from .untrusted import check_seconds, digits
@@ -32,9 +34,10 @@ from .untrusted import check_seconds, digits
 PREFIX = "attended-"
 BEAT, STOP, PROGRESS, PID = "beat", "stop", "progress", "pid"
 LEAST_HEARTBEAT = 5.0
+DEFAULT_HEARTBEAT = 20.0
 ATTENDED_SPEC: dict[str, Any] = {
     "progress": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
-    "heartbeat": {"type": "float", "default": 20.0},
+    "heartbeat": {"type": "float", "default": DEFAULT_HEARTBEAT},
     "lease": {
         "type": "dict",
         "options": {
@@ -69,53 +72,6 @@ class Heartbeat:
         return now - self._since <= self.limit
 
 
-class Attendance:
-    """The module's side of a run's directory.
-
-    :param directory: made by whoever started the module.
-    :param limit: seconds, see :class:`Heartbeat`.
-    :param subject: the fleet and host that a failure names.
-    """
-
-    def __init__(self, directory: Path, limit: float, subject: str) -> None:
-        self._directory = directory
-        self._heartbeat = Heartbeat(check_seconds("heartbeat", limit, LEAST_HEARTBEAT), time.monotonic())
-        self._subject = subject
-        with suppress(OSError):
-            (directory / PID).write_text(f"{os.getpid()}\n", encoding="ascii")
-
-    def check(self) -> None:
-        """Go on only while the controller wants it.
-
-        :raises DriftguardError: it was interrupted, or hasn't been heard for too long.
-        """
-        if (self._directory / STOP).exists():
-            raise self._failure("that it was interrupted, or may go on no more")
-        if not self._heartbeat.is_heard(_content(self._directory / BEAT), time.monotonic()):
-            raise self._failure(f"nothing heard of it for {self._heartbeat.limit:g} s")
-
-    def tell(self, step: Step) -> None:
-        """Append a step to the progress file, in one write; progress is not worth a failure."""
-        with suppress(OSError):
-            handle = os.open(self._directory / PROGRESS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(handle, written(step).encode("utf-8"))
-            finally:
-                os.close(handle)
-
-    def sweep(self) -> None:
-        """Remove what runs left here that nobody came back for: their modules have ended."""
-        for other in self._directory.parent.glob(f"{PREFIX}*"):
-            pid = digits((_content(other / PID) or "").strip())
-            if other != self._directory and pid is not None and process_of(pid) is None:
-                _remove(other)
-
-    def _failure(self, found: str) -> DriftguardError:
-        return DriftguardError(
-            f"rollout of {self._subject}", "a deploy that goes on", f"{found}; stopped at a safe point",
-            "run it again: it heals what was left and converges")
-
-
 class SafePoint:
     """Where a rollout may stop: called there, it raises when it must. It also hears of each step.
 
@@ -139,11 +95,76 @@ class SafePoint:
         """A container reached a step, see rollout_progress.py."""
         self._heard(Step(event, service, container, time.monotonic() - self._began))
 
+    def teller(self, kept: AbstractSet[str]) -> Callable[[str, Container], None]:
+        """Like :meth:`tell`, for containers as they are found.
 
-def attendance_of(options: Mapping[str, Any], subject: str) -> Optional[Attendance]:
-    """The attendance that a module's options ask for, None for a module that was started by itself."""
-    directory = options.get("attendance")
-    return Attendance(Path(directory), options["heartbeat"], subject) if directory else None
+        :param kept: ids of those that this rollout leaves alone, of which there is nothing to tell.
+        """
+
+        def tell(event: str, container: Container) -> None:
+            if container.id not in kept:
+                self.tell(event, container.service, container.name)
+
+        return tell
+
+
+class Attendance:
+    """The module's side of a run's directory; does nothing for a module that was started without one.
+
+    :param options: the module's; ``attendance`` is the directory, made by whoever started the module, and ``heartbeat``
+        the seconds of :class:`Heartbeat`.
+    :param subject: the fleet and host that a failure names.
+    """
+
+    def __init__(self, options: Mapping[str, Any], subject: str) -> None:
+        directory = options.get("attendance")
+        self._directory = Path(directory) if directory else None
+        limit = check_seconds("heartbeat", options.get("heartbeat", DEFAULT_HEARTBEAT), LEAST_HEARTBEAT)
+        self._heartbeat = Heartbeat(limit, time.monotonic())
+        self._subject = subject
+        if self._directory is not None:
+            with suppress(OSError):
+                (self._directory / PID).write_text(f"{os.getpid()}\n", encoding="ascii")
+
+    def safe_point(self, check: Callable[[], None]) -> SafePoint:
+        """The safe point of a rollout that begins, on a host that is locked for it.
+
+        :param check: raises when this rollout may change nothing more, whoever attends it.
+        """
+        directory = self._directory
+        if directory is None:
+            return SafePoint([check])
+        _sweep(directory)
+        return SafePoint([partial(self._check, directory), check], partial(_tell, directory))
+
+    def _check(self, directory: Path) -> None:
+        if (directory / STOP).exists():
+            raise self._failure("that it was interrupted, or may go on no more")
+        if not self._heartbeat.is_heard(_content(directory / BEAT), time.monotonic()):
+            raise self._failure(f"nothing heard of it for {self._heartbeat.limit:g} s")
+
+    def _failure(self, found: str) -> DriftguardError:
+        return DriftguardError(
+            f"rollout of {self._subject}", "a deploy that goes on", f"{found}; stopped at a safe point",
+            "run it again: it heals what was left and converges")
+
+
+def _tell(directory: Path, step: Step) -> None:
+    """Append a step to the progress file, in one write; progress is not worth a failure."""
+    with suppress(OSError):
+        handle = os.open(directory / PROGRESS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(handle, written(step).encode("utf-8"))
+        finally:
+            os.close(handle)
+
+
+def _sweep(own: Path) -> None:
+    """Remove what runs left beside this one that nobody came back for: their modules have ended."""
+    for other in own.parent.glob(f"{PREFIX}*"):
+        pid = digits((_content(other / PID) or "").strip())
+        if other != own and pid is not None and process_of(pid) is None:
+            _remove(other)
 
 
 def _content(path: Path) -> Optional[str]:

@@ -57,8 +57,9 @@ def run(
     :param keep_open: descriptors that the process inherits, such as a lock that it shall hold as long as it works.
     :param stdin: bytes fed to the process, or an open file it reads.
     :param timeout: seconds; past it the whole process group is killed.
-    :param meanwhile: called twice a second. When it raises, the process group is told to end (SIGTERM), and killed when
-        it doesn't within 5 seconds.
+    :param meanwhile: called twice a second, unless the process is fed bytes: Python forgets the rest of them when asked
+        in between. When it raises, the process group is told to end (SIGTERM), and killed when it doesn't
+        within 5 seconds.
     :raises DriftguardError: the program is missing, or it did not end in time; and what ``meanwhile`` raises.
     """
     feed = stdin if isinstance(stdin, bytes) else None
@@ -161,7 +162,7 @@ def _start(
 def _communicate(
     process: subprocess.Popen[bytes], feed: Optional[bytes], timeout: float, meanwhile: Optional[Callable[[], None]]
 ) -> tuple[bytes, bytes]:
-    if meanwhile is None:
+    if meanwhile is None or feed:
         return process.communicate(feed, timeout=timeout)
     deadline = time.monotonic() + timeout
     while True:
@@ -170,7 +171,6 @@ def _communicate(
         except subprocess.TimeoutExpired:
             if time.monotonic() >= deadline:
                 raise
-            feed = None  # it has been handed over; communicate refuses it a second time
         meanwhile()
 
 

@@ -27,9 +27,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
-from .attendance import SafePoint, attendance_of
+from .attendance import Attendance, SafePoint
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
@@ -88,13 +88,9 @@ class Rollout:
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
-        attendance = attendance_of(self._options, self._subject)
+        attendance = Attendance(self._options, self._subject)
         with here.lock(run, self._options["lock_wait"]) as lock:
-            if attendance is None:
-                return action(SafePoint([lambda: here.check(generation, run)]), lock)
-            attendance.sweep()
-            return action(
-                SafePoint([attendance.check, lambda: here.check(generation, run)], attendance.tell), lock)
+            return action(attendance.safe_point(lambda: here.check(generation, run)), lock)
 
     def _present(self, safe_point: SafePoint, lock: int) -> Result:
         number, release, services, compose_file = self._target()

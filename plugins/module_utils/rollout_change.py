@@ -137,12 +137,8 @@ class Change:
             wait_timeout,
             stabilize,
             self._place.safe_point,
-            self._tell,
+            self._place.safe_point.teller(self._known),
         )
-
-    def _tell(self, event: str, container: Container) -> None:
-        if container.id not in self._known:
-            self._place.safe_point.tell(event, container.service, container.name)
 
     def _stand(self, watch: Watch, stabilize: float, limits: Optional[Limits]) -> None:
         with timed(self._place.times, "stabilize"):

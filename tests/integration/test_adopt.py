@@ -180,8 +180,8 @@ def test_what_cant_be_carried_over_is_named(tmp_path: Path) -> None:
     assert loaded(tmp_path / "i/group_vars/workers/fleet.yml")["worker_fleet_services"]["api-worker"]["order"] == (
         "start-first")
     assert "deploy.update_config.order" not in api
-    for key in ("deploy.update_config.parallelism", "deploy.update_config.failure_action", "deploy.placement", "configs./etc/shop/rules.yml", "stop_signal",
-                "deploy.labels"):
+    for key in ("deploy.update_config.parallelism", "deploy.update_config.failure_action", "deploy.placement",
+                "configs./etc/shop/rules.yml", "stop_signal", "deploy.labels"):
         assert api[key][0] == "not carried over", key
     assert not any(key.startswith(("deploy.resources.limits.memory", "deploy.replicas", "networks")) for key in api)
     beat = entries(run, "Beat_Scheduler")

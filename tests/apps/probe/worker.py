@@ -4,7 +4,7 @@
 ``crash_after`` seconds: exits with status 3; ``hang``: never becomes healthy; ``ignore_sigterm``: stays until it is
 killed, or only those of a service do; ``lie``: registers this SHA; ``mute``: never registers; ``obey``: says
 that it is fenced when the fleet's record doesn't allow it, or only those of a service do; ``say``: a log line;
-``jobs``: outcome → how many a second, or only of a service, served as metrics; ``once``: ends crashing after its restart.
+``jobs``: outcome → how many a second, or only of a service, served as metrics; ``once``: a restart mends it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import socket
 import ssl
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -81,9 +83,6 @@ def state(redis: Redis) -> str:
 
 def serve_jobs() -> None:
     """Metrics of jobs that nobody does."""
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-    from threading import Thread
-
     jobs, started = BEHAVIOUR.get("jobs", {}), time.monotonic()
     jobs = jobs.get(ENV["WORKER_TYPE"], jobs)
     if not all(isinstance(rate, int) for rate in jobs.values()) or not jobs:
@@ -107,10 +106,8 @@ def serve_jobs() -> None:
     Thread(target=HTTPServer(("", 8081), Handler).serve_forever, daemon=True).start()
 
 
-def main() -> None:
-    """Work until told to stop."""
-    started = time.monotonic()
-    serve_jobs()
+def begin() -> None:
+    """What it does of signals, and of a start that fails."""
     if BEHAVIOUR.get("ignore_sigterm") in (True, ENV["WORKER_TYPE"]):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -119,6 +116,13 @@ def main() -> None:
     if BEHAVIOUR.get("crash_after") == 0:
         print("boom", flush=True)
         sys.exit(3)
+
+
+def main() -> None:
+    """Work until told to stop."""
+    started = time.monotonic()
+    serve_jobs()
+    begin()
     redis = Redis()
     me = container_id()
     key = f"{ENV['WORKER_FLEET']}:worker:{ENV['WORKER_TYPE']}:{me[:12]}:version"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import rollout_change
@@ -174,7 +174,7 @@ def test_only_what_is_new_is_baked(host: Host, monkeypatch: pytest.MonkeyPatch) 
 def test_a_bake_that_fails_says_what_was_seen(host: Host) -> None:
     health = host.engine.containers[CONTAINER_ID]["State"]["Health"]
 
-    def asked(*_: Any) -> list[str]:
+    def asked(labels: Iterable[str] = ()) -> list[str]:
         return [CONTAINER_ID]
 
     def at_work(container_id: str) -> Any:
@@ -183,7 +183,8 @@ def test_a_bake_that_fails_says_what_was_seen(host: Host) -> None:
         return dict(host.engine.containers[container_id])
 
     looks: list[str] = []
-    host.engine.container_ids, host.engine.container = asked, at_work  # type: ignore[method-assign]
+    host.engine.container_ids = asked  # type: ignore[method-assign]
+    host.engine.container = at_work  # type: ignore[method-assign]
     with pytest.raises(FailedResult, match="health check fails after") as error:
         host.rollout(bake=600.0)
     assert error.value.values["bake"]["restarts"] == 0

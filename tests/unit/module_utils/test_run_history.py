@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.evidence import evidence
 from ansible_collections.driftguard.workers.plugins.module_utils.run_history import KEYS, entry_of, run_of, table
-from ansible_collections.driftguard.workers.plugins.module_utils.run_outcome import conclude
+from ansible_collections.driftguard.workers.plugins.module_utils.run_outcome import End, conclude
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +28,8 @@ def record(**change: Any) -> dict[str, Any]:
             "a": {"status": "good"}, "b": {"status": "bad", "stage": "roll", "moved": True, "message": "boom"}},
         "details": {"a": {"rollout": {"durations": DURATIONS}}, "b": {"rollout": {"durations": {"recreate": 9}}}},
         **change}
-    end = conclude(options["outcomes"], options["hosts"], options["decision"], options["published"], False)
+    end = conclude(
+        options["outcomes"], options["hosts"], End(options["decision"], options["published"]), False)
     return {**evidence(options, end), "ended": "2026-01-02T03:05:06Z"}
 
 
