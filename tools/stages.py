@@ -56,12 +56,12 @@ STAGES = {
         _pytest("integration", 60 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
                "--no-loadscope-reorder"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
-        _pytest("lab", 30 * MINUTE, True),
+        _pytest("lab", 45 * MINUTE, True),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
             counted="the whole sequence, idempotence included"),
         Stage(
-            "multihost", (str(VENV / "bin" / "molecule"), "test", "-s", "multihost"), 15 * MINUTE, root=True,
+            "multihost", (str(VENV / "bin" / "molecule"), "test", "-s", "multihost"), 25 * MINUTE, root=True,
             counted="the whole sequence on three hosts, idempotence included"),
     )
 }

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from support.fleet import Run
 
 from lab.fleet import LabFleet
+
+pytestmark = pytest.mark.timeout(1800)
 
 DEPLOY, ROLLBACK = "deploy-workers.yml", "rollback-workers.yml"
 
