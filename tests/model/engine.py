@@ -333,7 +333,7 @@ class SimEngine:
     def _create(self, project: str, service: str, body: Mapping[str, Any]) -> SimContainer:
         taken = {int(one.labels["com.docker.compose.container-number"]) for one in self.containers.values()
                  if self._is(one, project, service)}
-        number = next(number for number in itertools.count(1) if number not in taken)
+        number = max(taken, default=0) + 1
         image = self._images.get(body["image"])
         if image is None or image.id not in self.local:
             raise DriftguardError("compose", "the image", f"No such image: {body['image']}", "pull it")

@@ -76,9 +76,9 @@ class Release:
 class Fault:
     """Something that happens in a run, at one of its steps (tasks of hosts) or at one of the calls in them.
 
-    :param kind: ``cut``, ``mend``, ``engine`` (killed), ``revive`` and ``flaky`` (for one task) of a host; ``redis``
-        (away for ``more`` calls), ``empty`` (Redis), ``kill`` (the run), ``kill in`` (the run, in a module, at an engine's
-        call), ``engine in`` (the engine, likewise), ``other`` (another run).
+    :param kind: of a host ``cut``, ``mend``, ``engine`` (killed), ``revive``, ``flaky`` (cut for one task) and ``engine
+        in`` (killed at a call); of Redis ``redis`` (away for ``more`` calls) and ``empty``; of the run ``kill``, ``kill
+        in`` (in a module, at an engine's call) and ``other`` (another run comes between).
     :param task: name of a task that it happens at, the ``more``-th time, instead of a step's number.
     """
 
