@@ -16,12 +16,17 @@ from support.fleet import Fleet, wait_for
 
 
 def processes(needle: str) -> list[int]:
-    """Processes whose command line contains a text."""
-    found = []
+    """Processes of this machine whose command line contains a text.
+
+    Those of containers are seen here too, and are not meant: a lab's hosts have engines of their own.
+    """
+    found, mine = [], os.readlink("/proc/self/ns/pid")
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                if os.readlink(entry / "ns" / "pid") != mine:
+                    continue
             except OSError:
                 continue
             if needle in line:
@@ -36,6 +41,18 @@ def kill_all(needle: str) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def test_a_process_of_a_container_is_none_of_this_machines() -> None:
+    line = ["sleep", "86399.25"]
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", *line]) as outside:
+        try:
+            children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
+            wait_for(lambda: children.read_text().split(), "the process within")
+            found = processes(" ".join(line))
+        finally:
+            outside.kill()
+    assert found == [outside.pid]
 
 
 @pytest.fixture
