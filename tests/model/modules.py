@@ -25,7 +25,8 @@ from ansible_collections.driftguard.workers.plugins.module_utils.errors import D
 from ansible_collections.driftguard.workers.plugins.module_utils.lease_owner import Owner
 from ansible_collections.driftguard.workers.plugins.module_utils.processes import Completed
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
-from model.interpreter import LOCALHOST, Run
+from model.actions import LOCALHOST
+from model.interpreter import Run
 
 if TYPE_CHECKING:
     from model.world import Model
@@ -113,8 +114,6 @@ class Modules:
             return {"failed": True, "changed": error.changed, **error.values, **error.as_result()}
         except DriftguardError as error:
             return {"failed": True, **error.as_result()}
-        except Exception as error:
-            raise ProductDefect(f"{name}: {type(error).__name__}: {error}") from error
         return module_base._exit_values(module, result)
 
     def _image(self, run: Run, check_mode: bool) -> dict[str, Any]:
@@ -182,7 +181,7 @@ class _Pool:
         done: Future[Any] = Future()
         try:
             done.set_result(work(*arguments))
-        except Exception as error:  # noqa: BLE001 (a future keeps whatever it was)
+        except DriftguardError as error:
             done.set_exception(error)
         return done
 
