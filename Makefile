@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON_TOOL := .venv/bin/python -m
 RUN_STAGES  := $(PYTHON_TOOL) tools.test_runner
+LAB         := $(PYTHON_TOOL) tests.lab
 PLAYBOOK    := .venv/bin/ansible-playbook -i inventories/demo
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -25,6 +26,22 @@ test: ## Run every test: lint, unit, contract, meta, integration, molecule; one 
 	@tools/setup test || { printf '\n0 passed, 1 failed\n'; exit 1; }
 	@$(RUN_STAGES)
 
+##@ Several hosts, as containers on this machine
+
+.PHONY: lab
+lab: ## Start hosts with engines of their own, a registry and a Redis (HOSTS=3)
+	@tools/setup lab
+	@$(LAB) up --hosts $(or $(HOSTS),3)
+
+.PHONY: lab-down
+lab-down: ## Remove the lab and all it has
+	@tools/setup lab
+	@$(LAB) down
+
+.PHONY: demo-lab
+demo-lab: lab ## Start the lab, and deploy a small fleet to its hosts (HOSTS=3 ARGS="--check --diff")
+	@.venv/bin/ansible-playbook -i inventories/lab playbooks/deploy-workers.yml $(ARGS)
+
 ##@ Parts of it
 
 .PHONY: setup
@@ -36,16 +53,22 @@ lint: ## All linters (ONLY="ruff mypy" for some of them)
 	@tools/setup lint
 	@$(PYTHON_TOOL) tools.lint $(ONLY)
 
-.PHONY: unit contract meta integration engine molecule
+.PHONY: unit contract meta integration engine molecule multihost
 unit: ## Tests of functions, without engine
 contract: ## Tests that hold every side to files/guard/contract.json
 meta: ## Tests about this repository
 integration: ## Tests against the real Docker Engine and the real Redis
 engine: ## Tests that kill the engine, with nothing beside them
 molecule: ## The default molecule scenario: deploy, idempotence, assertions
-unit contract meta integration engine molecule:
+multihost: ## The molecule scenario of several hosts
+unit contract meta integration engine molecule multihost:
 	@tools/setup test
 	@$(RUN_STAGES) $@
+
+.PHONY: test-lab
+test-lab: ## Tests on several hosts, in a lab of their own
+	@tools/setup test
+	@$(RUN_STAGES) lab
 
 .PHONY: model
 model: ## The role's own task files over simulated hosts, with faults anywhere (EXAMPLES=5000 for long, each time otherwise)
@@ -78,4 +101,4 @@ changelog: ## Write CHANGELOG.md from changelogs/fragments
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

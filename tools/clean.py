@@ -23,6 +23,7 @@ from .engine import docker
 from .owned import (
     EMPTY_PARENTS,
     HOST_PLACES,
+    LAB_MARKS,
     LOCAL_IMAGES,
     MACHINE_PLACES,
     Owner,
@@ -76,7 +77,7 @@ def _clean(owner: Owner, command: Sequence[str]) -> list[str]:
     others = foreign_fleets(things)
     shared = [] if others or owner.only else [Path(place) for place in MACHINE_PLACES]
     left = [line for thing in things if owner.has(thing) for line in _clean_thing(command, thing, others)]
-    left += _remove_paths([*_fleet_paths(owner), *shared])
+    left += _remove_paths([*_fleet_paths(owner), *shared, *_trusted(owner)])
     for parent in (Path(place) for place in EMPTY_PARENTS if Path(place).is_dir()):
         _run(as_root(["rmdir", "--ignore-fail-on-non-empty", str(parent)]))  # never what somebody put there meanwhile
     return left if owner.only else [*left, *_remove_paths(_checkout_paths())]
@@ -140,6 +141,11 @@ def _fleet_paths(owner: Owner) -> list[Path]:
     return [
         place for form in HOST_PLACES for place in Path("/").glob(form.format("*").lstrip("/"))
         if owner.has_place(place)]
+
+
+def _trusted(owner: Owner) -> list[Path]:
+    """What labs told this machine's engine to trust; nobody else's."""
+    return [] if owner.only else [mark.parent for mark in Path("/").glob(LAB_MARKS.lstrip("/"))]
 
 
 def _checkout_paths() -> list[Path]:

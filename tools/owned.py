@@ -15,8 +15,8 @@ from typing import Mapping, Sequence
 
 from ansible_collections.driftguard.workers.plugins.module_utils import names
 
-#: Names of fleets that the demo, the molecule scenario and tests/support/fleet.py make.
-FLEETS = re.compile(r"(demo|molecule|t[0-9a-f]{8})\Z")
+#: Names of fleets that the demos, the molecule scenarios and tests/support/fleet.py make.
+FLEETS = re.compile(r"(demo|demo-lab|molecule|t[0-9a-f]{8})\Z")
 #: On what is no part of a fleet (Redis, its network and volume): the fleet it was made for. Never on an image, whose
 #: labels pass on to what others build from it.
 MADE_FOR = "io.driftguard.made-for"
@@ -27,6 +27,8 @@ MARKS = (MADE_FOR, TEST)
 LOCAL_IMAGES = "driftguard.local/"
 HOST_PLACES = (names.HOST_ROOT + "/{}", "/etc/driftguard/redis/{}-redis")
 MACHINE_PLACES = ("/var/cache/driftguard",)
+#: Beside what this machine's engine was told by a lab to trust.
+LAB_MARKS = "/etc/docker/certs.d/*/driftguard-lab"
 #: In this order; each goes when nothing is left in it.
 EMPTY_PARENTS = (names.HOST_ROOT, "/etc/driftguard/redis", "/etc/driftguard")
 

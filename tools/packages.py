@@ -17,8 +17,10 @@ from .steps import Step, must
 
 #: program -> the Debian package that has it
 DEMO = {"git": "git"}
+LAB = {**DEMO, "openssl": "openssl", "ssh": "openssh-client"}
 LINT = {**DEMO, "shellcheck": "shellcheck"}
 TEST = {
+    **LAB,
     **LINT,
     "busybox": "busybox",
     "dash": "dash",
@@ -26,7 +28,7 @@ TEST = {
     "ss": "iproute2",
     "strace": "strace",
 }
-PROGRAMS = {"demo": DEMO, "lint": LINT, "test": TEST}
+PROGRAMS = {"demo": DEMO, "lab": LAB, "lint": LINT, "test": TEST}
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300")
 
 

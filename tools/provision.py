@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``tools/setup demo|test``: everything this checkout needs on this machine, made once and then left alone."""
+"""``tools/setup demo|lab|lint|test``: everything this checkout needs on this machine, made once and then left alone."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ansible_collections.driftguard.workers.plugins.module_utils.errors import D
 from . import dependencies, engine, packages, python_packages
 from .steps import Step, report, run_steps
 
-PROFILES = ("demo", "lint", "test")
+PROFILES = ("demo", "lab", "lint", "test")
 
 
 def steps(profile: str) -> list[Step]:
     """The steps of a profile.
 
-    :param profile: ``demo`` deploys only, ``lint`` needs no Docker, ``test`` is everything.
+    :param profile: ``demo`` deploys only, ``lab`` over SSH too, ``lint`` needs no Docker, ``test`` is everything.
     """
     needs_engine = [engine.step()] if profile != "lint" else []
     return [packages.step(profile), *python_packages.steps(profile), dependencies.step(), *needs_engine]

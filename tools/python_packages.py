@@ -23,7 +23,7 @@ VENV_REMEDY = "install python3-venv, or set PYTHON to an interpreter that has ve
 def steps(profile: str) -> list[Step]:
     """The steps that bring the environment to a profile's locks."""
     controller = _step("controller", "Python environment", [REQUIREMENTS / "controller.txt"])
-    if profile == "demo":
+    if profile in ("demo", "lab"):
         return [controller]
     locks = [REQUIREMENTS / "dev.txt", *([WORKER_LOCK] if WORKER_LOCK.exists() else [])]
     return [controller, _step("dev", "Python environment, tests and linters", locks)]

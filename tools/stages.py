@@ -56,16 +56,20 @@ STAGES = {
         _pytest("integration", 60 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
                "--no-loadscope-reorder"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
+        _pytest("lab", 45 * MINUTE, True),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
             counted="the whole sequence, idempotence included"),
+        Stage(
+            "multihost", (str(VENV / "bin" / "molecule"), "test", "-s", "multihost"), 25 * MINUTE, root=True,
+            counted="the whole sequence on three hosts, idempotence included"),
     )
 }
 # Groups one after another; in a group, lanes side by side; in a lane, stages one after another. The light ones share
 # the machine, what is timed against the engine has it for itself.
 GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("lint",), ("unit", "contract", "meta", "model")),
-    (("integration", "engine", "molecule"),),
+    (("integration", "engine", "lab", "molecule", "multihost"),),
 )
 
 

@@ -17,7 +17,7 @@ options:
       - Keys are C(variant), C(command), C(replicas), C(concurrency), C(environment), C(secrets), C(memory), C(cpus),
         C(pids), C(reservations), C(healthcheck), C(stop_grace_period), C(drain_time), C(volumes), C(tmpfs),
         C(networks),
-        C(read_only), C(singleton) and C(guard). C(docs/inventory.md) explains each.
+        C(read_only), C(singleton), C(guard) and C(order). C(docs/inventory.md) explains each.
       - An unknown key, a missing memory limit, C(GIT_SHA) in an environment, a mount over the code or a grace period
         shorter
         than the drain time is an error that names service, key and remedy.

@@ -17,8 +17,9 @@ from .untrusted import check_fleet, clean
 
 MAX_TEXT = 500
 
-# ``audit(stream, what, name, from, to, by, reason, run)`` appends an entry with the time, by Redis's clock. A stream of
-# another type must be found before the first write: ``audit_ready(stream)`` fails the script then.
+# ``audit(stream, what, name, from, to, by, reason, run, …)`` appends an entry with the time, by Redis's clock; pairs of
+# a key and its text may follow. A stream of another type must be found before the first write: ``audit_ready(stream)``
+# fails the script then.
 AUDIT = """
 local function audit_ready(stream) redis.call('XLEN', stream) end
 local function audit_time(seconds)
@@ -36,10 +37,10 @@ local function audit_time(seconds)
   return string.format('%%04d-%%02d-%%02dT%%02d:%%02d:%%02dZ', year, month, day,
     math.floor(rest / 3600), math.floor(rest / 60) %% 60, rest %% 60)
 end
-local function audit(stream, what, name, from, to, by, reason, run)
+local function audit(stream, what, name, from, to, by, reason, run, ...)
   local at = audit_time(tonumber(redis.call('TIME')[1]))
   redis.call('XADD', stream, 'MAXLEN', '~', %d, '*', 'at', at, 'by', by, 'what', what, 'name', name,
-    'from', from, 'to', to, 'reason', reason, 'run', run)
+    'from', from, 'to', to, 'reason', reason, 'run', run, ...)
   return at
 end
 """ % AUDIT_LENGTH

@@ -15,6 +15,7 @@ from typing import Any, Mapping
 from .host_files import make_directory, write_atomic
 from .module_base import Result
 from .names import FLEET_PATTERN
+from .run_history import entry_of
 from .run_outcome import End, Policy, conclude, decide
 
 SCHEMA = 1
@@ -26,6 +27,7 @@ _KEPT = {
     "rollback": ("revision", "previous", "release", "steps", "extras", "failures", "durations", "changed", "msg"),
     "fence": (
         "releases", "record", "generation", "confirmed", "unconfirmed", "gone", "users_removed", "changed", "msg"),
+    "prune": ("revisions", "secrets", "images", "changed", "msg"),
     "proof": ("proved", "rows", "expected_sha", "expected_from", "msg"),
 }
 _RELEASE = ("fleet", "release_id", "sha", "created")
@@ -53,6 +55,7 @@ def decide_or_write(options: Mapping[str, Any], check_mode: bool) -> Result:
         {
             "result": end["result"],
             "run_failed": end["failed"],
+            "entry": entry_of(record),
             "path": path,
             "summary": [f"{end['message']}.", *end["lines"], *([f"Evidence: {path}"] if path else [])],
         },

@@ -125,14 +125,18 @@ class HostSecrets:
         What can't be removed stays for the next sweep, and while a revision can't be read all do: neither is worth
         failing a run whose workers are proved.
         """
+        for path in self.unnamed(revisions, revisions.numbers()).values():
+            with suppress(OSError):
+                path.unlink()
+
+    def unnamed(self, revisions: Revisions, numbers: Iterable[int]) -> dict[str, Path]:
+        """The files that none of these revisions names, as ``<uid>/<file>``; none while one of them can't be read."""
         try:
-            named = {file for number in revisions.numbers() for file in named_secrets(revisions.compose_text(number))}
+            named = {file for number in numbers for file in named_secrets(revisions.compose_text(number))}
         except (DriftguardError, OSError):
-            return
-        for path in list(self._directory.glob("[0-9]*/*")):
-            if f"{path.parent.name}/{path.name}" not in named:
-                with suppress(OSError):
-                    path.unlink()
+            return {}
+        files = {f"{path.parent.name}/{path.name}": path for path in sorted(self._directory.glob("[0-9]*/*"))}
+        return {name: path for name, path in files.items() if name not in named}
 
     def _prepare(self) -> None:
         make_directory(self._root, 0o755)

@@ -157,7 +157,7 @@ def wanted(request: Request, sha: str, identity: str, bases: Mapping[str, Bases]
     """
     return {
         name: Wanted(
-            request.fleet, identity, sha, spec, bases[name], tuple(_tags(spec.repository, sha, request.latest)),
+            request.fleet, identity, sha, spec, bases[name], tuple(_tags(request, spec.repository, sha, identity)),
             _base_name(request, bases[name]))
         for name, spec in request.variants.items()}
 
@@ -250,8 +250,9 @@ def _base_name(request: Request, upon: Bases) -> str:
     return request.base.name if request.base and given else upon.final.name
 
 
-def _tags(repository: str, sha: str, latest: bool) -> list[str]:
-    return [f"{repository}:{tag}" for tag in (sha, sha[:SHORT], *(("latest",) if latest else ()))]
+def _tags(request: Request, repository: str, sha: str, identity: str) -> list[str]:
+    more = (("latest",) if request.latest else ()) + ((identity,) if request.push else ())
+    return [f"{repository}:{tag}" for tag in (sha, sha[:SHORT], *more)]
 
 
 def _digest(value: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional
 
 from .engine_images import ImageEngine
+from .errors import DriftguardError
 from .image_check import recheck, refuse_size
 from .image_make import Made, Source, make, read_source, refuse_unbuildable
 from .image_plan import SHORT, Genuine, Wanted, checks_id, choose, genuine, release, variant_image
@@ -30,6 +31,7 @@ class State:
     :param tags: id that each of its tags has on the engine, None where there is no such tag.
     :param registry: digest that each of its tags has in the registry; empty without one.
     :param digest: of the image's manifest in its repository; None when it was never pushed.
+    :param offered: digest that the registry has for the release's own tag, where the engine has no image of it.
     """
 
     plan: Wanted
@@ -37,6 +39,7 @@ class State:
     tags: dict[str, Optional[str]]
     registry: dict[str, Optional[str]] = field(default_factory=dict)
     digest: Optional[str] = None
+    offered: Optional[str] = None
 
     def to_tag(self) -> list[str]:
         """Tags that don't name the image."""
@@ -44,12 +47,13 @@ class State:
 
     def to_push(self) -> list[str]:
         """Tags that the registry lacks or has for something else."""
-        return [tag for tag, digest in self.registry.items() if self.digest is None or digest != self.digest]
+        there = self.digest or self.offered
+        return [tag for tag, digest in self.registry.items() if there is None or digest != there]
 
     def changes(self) -> Iterator[str]:
         """What is to be done, in words; the same before and, as a report, after."""
         if self.found is None:
-            yield f"build {self.plan.spec.name}"
+            yield f"{'pull' if self.offered else 'build'} {self.plan.spec.name}"
         yield from (f"tag {tag}" for tag in self.to_tag())
         yield from (f"push {tag}" for tag in self.to_push())
 
@@ -68,7 +72,7 @@ def ensure(
     uncommitted = _announce(request, source, warn)
     before = {name: survey(engine, plan, request.push) for name, plan in source.plans.items()}
     _hold_to_checks(engine, before, check_mode)
-    missing = [name for name, state in before.items() if state.found is None]
+    missing = [name for name, state in before.items() if state.found is None and not state.offered]
     if missing:
         refuse_unbuildable(request, source, engine)
     made = Made({}, {}, "", [])
@@ -77,6 +81,8 @@ def ensure(
         _announce_lfs(made, warn)
     after = {name: replace(state, found=made.images.get(name, state.found)) for name, state in before.items()}
     if not check_mode:
+        after = {name: _fetched(engine, state, request.timeout) for name, state in after.items()}
+        _hold_to_checks(engine, {name: after[name] for name in after if before[name].offered}, check_mode)
         after = {name: _name(engine, state, request.timeout) for name, state in after.items()}
     values = {
         **_report(request, source, before, after), "uncommitted": uncommitted, "builder": made.builder or None,
@@ -99,7 +105,25 @@ def survey(engine: ImageEngine, plan: Wanted, push: bool) -> State:
     if not push:
         return State(plan, found, tags)
     registry = {tag: engine.registry_digest(tag, REGISTRY_SECONDS) for tag in plan.tags}
-    return State(plan, found, tags, registry, _digest(found, plan, registry) if found else None)
+    if found is None:
+        return State(plan, None, tags, registry, offered=registry[plan.tags[-1]])
+    return State(plan, found, tags, registry, _digest(found, plan, registry))
+
+
+def _fetched(engine: ImageEngine, state: State, timeout: float) -> State:
+    """With the image that another builder of the same release has pushed: what is built once isn't built again."""
+    if state.offered is None:
+        return state
+    reference = f"{state.plan.spec.repository}@{state.offered}"
+    engine.pull(f"variant {state.plan.spec.name} of release {state.plan.release_id}", reference, timeout)
+    image = engine.image(reference)
+    found = genuine(image, state.plan) if image else None
+    if found is None:
+        raise DriftguardError(
+            f"variant {state.plan.spec.name}, {state.plan.tags[-1]} in the registry",
+            f"the image that was stamped for release {state.plan.release_id}", f"another one, {state.offered}",
+            "find out who pushed it; delete the tag in the registry to have it built here")
+    return replace(state, found=found, digest=state.offered)
 
 
 def _holder(engine: ImageEngine, tag: str) -> Optional[str]:

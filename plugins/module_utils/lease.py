@@ -91,6 +91,10 @@ class Taken:
     took_over_from: Optional[Lease] = None
 
 
+class LeaseLost(DriftguardError):
+    """A lease that was ours is so no more."""
+
+
 class DeployLease:
     """The lease of one fleet.
 
@@ -142,17 +146,18 @@ class DeployLease:
     def renew(self, owner: Owner, token: str, number: int = 0) -> Taken:
         """Hold it for longer.
 
-        One that had run out is regained if nobody had it since.
+        One that had run out is regained if nobody had it since. It stays its holder's: whoever renews it without a
+        process that stands for the deploy, as each host of a rollout does, leaves the name of the one who took it.
 
         :param number: its number; only needed where Redis may have lost its data.
-        :raises DriftguardError: it is another's now, or was given back; names who has it.
+        :raises LeaseLost: it is another's now, or was given back; names who has it.
         """
         standing = self.look()
         old = standing.of(token)
         number = old.number if old else number
         if number == 0:
             raise self.lost(standing.lease or standing.last, token)
-        lease = self._lease(token, owner, standing, old)
+        lease = self._lease(token, old.owner if old and not owner.pid else owner, standing, old)
         how, text = self._run(RENEW, [token, f'{_head(lease)},"number":{number}}}', self._milliseconds, number])
         renewed = parse_lease(text)
         if how == "lost" or renewed is None:
@@ -206,10 +211,10 @@ class DeployLease:
             return None
         return Taken(lease, answer, _unreleased(parse_lease(more)))
 
-    def lost(self, other: Optional[Lease], token: str) -> DriftguardError:
+    def lost(self, other: Optional[Lease], token: str) -> LeaseLost:
         """The failure when it is ours no more."""
         taken = other is not None and other.token != token
-        return DriftguardError(
+        return LeaseLost(
             self._subject, "to be ours still",
             f"it went to {other}" if taken else "it was given back, or Redis lost it",
             "this run may change nothing more: stop it and start a new deploy")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional
 
-from .lease import DeployLease, Lease, Standing, Taken, can_renew, has_died, left_behind
+from .lease import DeployLease, Lease, LeaseLost, Standing, Taken, can_renew, has_died, left_behind
 from .lease_owner import Owner, this_owner
-from .module_base import Result
+from .module_base import FailedResult, Result
 from .redis_gateway import gateway_of
 from .untrusted import check_seconds
 
@@ -30,7 +30,10 @@ def run_lock(module: Any) -> Result:
         redis.preflight()
     lease = DeployLease(redis, options["fleet"], seconds)
     actions = {"read": _read, "held": _hold, "renewed": _renew, "released": _release}
-    return actions[options["state"]](lease, {**options, "token": options["token"] or ""}, module.check_mode)
+    try:
+        return actions[options["state"]](lease, {**options, "token": options["token"] or ""}, module.check_mode)
+    except LeaseLost as error:
+        raise FailedResult(error, {"lost": True}) from error
 
 
 def _read(lease: DeployLease, options: Mapping[str, Any], check_mode: bool) -> Result:

@@ -15,7 +15,7 @@ PATIENCE = 2.0  # seconds for one answer as a whole
 MAX_ANSWER = 1024 * 1024
 AT_ONCE = 16
 _CHUNK = 65536
-_STATUS = re.compile(rb"HTTP/1\.[01] 200(?: |\r)")
+_STATUS = re.compile(rb"HTTP/1\.[01] 200(?: |\r|\Z)")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n|\Z)", re.IGNORECASE)
 _CODED = re.compile(rb"\r\n(?:transfer|content)-encoding:", re.IGNORECASE)
 

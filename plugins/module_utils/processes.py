@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Mapping, Optional, Sequence, Union
+from typing import IO, Callable, Mapping, Optional, Sequence, Union
 
 from .errors import DriftguardError
 
 OUTPUT_TAIL_LINES = 20
+MEANWHILE_SECONDS = 0.5
+ORDERLY_SECONDS = 5.0
 
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -44,6 +47,7 @@ def run(
     keep_open: tuple[int, ...] = (),
     stdin: Union[bytes, IO[bytes]] = b"",
     timeout: float = 600.0,
+    meanwhile: Optional[Callable[[], None]] = None,
 ) -> Completed:
     """Run a process to its end.
 
@@ -53,7 +57,10 @@ def run(
     :param keep_open: descriptors that the process inherits, such as a lock that it shall hold as long as it works.
     :param stdin: bytes fed to the process, or an open file it reads.
     :param timeout: seconds; past it the whole process group is killed.
-    :raises DriftguardError: the program is missing, or it did not end in time.
+    :param meanwhile: called twice a second, unless the process is fed bytes: Python forgets the rest of them when asked
+        in between. When it raises, the process group is told to end (SIGTERM), and killed when it doesn't
+        within 5 seconds.
+    :raises DriftguardError: the program is missing, or it did not end in time; and what ``meanwhile`` raises.
     """
     feed = stdin if isinstance(stdin, bytes) else None
     own = {name: value for name, value in os.environ.items() if not name.startswith(without or "\0")}
@@ -61,8 +68,10 @@ def run(
     process = _start(arguments, cwd, own, subprocess.PIPE if feed is not None else stdin, keep_open)  # type: ignore[arg-type]
     _running.add(process)
     try:
-        out, err = process.communicate(feed, timeout=timeout)
+        out, err = _communicate(process, feed, timeout, meanwhile)
     except BaseException as failure:
+        if isinstance(failure, DriftguardError):
+            _end_group(process)
         # Interrupted or out of time: a half-done tool must not go on working behind our back.
         _kill_group(process)
         if isinstance(failure, subprocess.TimeoutExpired):
@@ -98,9 +107,17 @@ def check(
     done = run(
         arguments, cwd=cwd, environment=environment, without=without, keep_open=keep_open, stdin=stdin, timeout=timeout
     )
+    return checked(done, remedy)
+
+
+def checked(done: Completed, remedy: str) -> Completed:
+    """What a process left behind, which must be an exit status of 0.
+
+    :raises DriftguardError: it isn't; carries the output's tail.
+    """
     if done.status != 0:
         raise DriftguardError(
-            " ".join(arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy
+            " ".join(done.arguments[:3]), "exit status 0", f"exit status {done.status}: {done.tail()}", remedy
         )
     return done
 
@@ -140,6 +157,27 @@ def _start(
             f"{error.strerror}",
             f"install {arguments[0]} on this machine or mend its permissions",
         ) from error
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], feed: Optional[bytes], timeout: float, meanwhile: Optional[Callable[[], None]]
+) -> tuple[bytes, bytes]:
+    if meanwhile is None or feed:
+        return process.communicate(feed, timeout=timeout)
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return process.communicate(feed, timeout=min(MEANWHILE_SECONDS, max(0.0, deadline - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= deadline:
+                raise
+        meanwhile()
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(ORDERLY_SECONDS)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -128,7 +128,7 @@ class Revisions:
         """
         make_directory(self.root, 0o755)
         make_directory(self._directory, 0o700)
-        self._sweep()
+        self.sweep()
         temporary = None
         try:
             temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=self._directory))
@@ -142,9 +142,28 @@ class Revisions:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)
 
-    def _sweep(self) -> None:
-        """Remove what a run that was killed while writing left behind."""
-        for leftover in self._directory.glob(".new-*"):
+    def remove(self, number: int) -> None:
+        """Remove a revision whole or not at all.
+
+        :raises DriftguardError: it is the current one, or can't be renamed; nothing was changed.
+        """
+        place = self._directory / str(number)
+        if number == self.current():
+            raise DriftguardError(str(place), "a revision that isn't the current one", "the current one", "keep it")
+        try:
+            os.rename(place, self._directory / f".gone-{number}")
+            sync_directory(self._directory)
+        except OSError as error:
+            raise write_error(place, error) from error
+        self.sweep()
+
+    def size(self, number: int) -> int:
+        """Bytes of a revision's files."""
+        return sum(path.stat().st_size for path in (self._directory / str(number)).iterdir())
+
+    def sweep(self) -> None:
+        """Remove what a run that was killed while it wrote or removed a revision left behind."""
+        for leftover in (*self._directory.glob(".new-*"), *self._directory.glob(".gone-*")):
             shutil.rmtree(leftover, ignore_errors=True)
 
     def history(self) -> list[dict[str, Any]]:
@@ -211,6 +230,16 @@ class Revisions:
         return self._by_prefix(wanted)
 
     def _previous(self, fenced: Collection[str]) -> int:
+        usable = self._usable(fenced)
+        if not usable:
+            raise self._unresolved("previous")
+        return usable[-1]
+
+    def rollbacks(self, fenced: Collection[str]) -> set[int]:
+        """What ``previous`` means now, and what it would without the fences."""
+        return {usable[-1] for usable in (self._usable(fenced), self._usable(())) if usable}
+
+    def _usable(self, fenced: Collection[str]) -> list[int]:
         """What was before the current one; going back to B over C takes C out, as release_history does."""
         current, kept = self.current(), set(self.numbers())
         stack: list[int] = []
@@ -218,10 +247,7 @@ class Revisions:
             stack = [*(stack[: stack.index(number)] if number in stack else stack), number]
         below = stack[: stack.index(current)] if current in stack else stack
         barred = {entry["revision"] for entry in self.history() if entry.get("releaseId") in fenced}
-        usable = [number for number in below if number in kept and number not in barred]
-        if not usable:
-            raise self._unresolved("previous")
-        return usable[-1]
+        return [number for number in below if number in kept and number not in barred]
 
     def _kept(self) -> list[dict[str, Any]]:
         kept = set(self.numbers())

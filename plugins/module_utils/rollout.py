@@ -27,8 +27,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
+from .attendance import Attendance, SafePoint
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
@@ -83,14 +84,15 @@ class Rollout:
         self._limits = Limits.of(self._options)
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
-            return action(lambda: None, NO_LOCK)
+            return action(SafePoint(), NO_LOCK)
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
+        attendance = Attendance(self._options, self._subject)
         with here.lock(run, self._options["lock_wait"]) as lock:
-            return action(lambda: here.check(generation, run), lock)
+            return action(attendance.safe_point(lambda: here.check(generation, run)), lock)
 
-    def _present(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _present(self, safe_point: SafePoint, lock: int) -> Result:
         number, release, services, compose_file = self._target()
         wanted = self._wanted(release, services)
 
@@ -117,7 +119,7 @@ class Rollout:
                     values.update({"bake": change.baked} if change.baked is not None else {})
         return self._result(plan, values)
 
-    def _absent(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _absent(self, safe_point: SafePoint, lock: int) -> Result:
         steps = tuple(
             Step(REMOVE, c.service, "asked for", c) for c in self._containers(None) if c.project == self._project
         )
@@ -134,7 +136,7 @@ class Rollout:
                 remove_project(self._engine, self._project)
         return self._result(plan, values)
 
-    def _settled(self, safe_point: Callable[[], None], lock: int) -> Result:
+    def _settled(self, safe_point: SafePoint, lock: int) -> Result:
         published = self._options["published"]
         if published is not None and not self._is_news(published):
             return Result(False, {"revision": self._revisions.current(), "previous": self._revisions.current()})

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, Iterator, Mapping, Optional, Sequence
 
+from .attendance import SafePoint
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import Container
@@ -66,7 +67,7 @@ class Place:
     host: str
     project: str
     note: Path
-    safe_point: Callable[[], None]
+    safe_point: SafePoint
     lock: int
     times: Times
 
@@ -136,6 +137,7 @@ class Change:
             wait_timeout,
             stabilize,
             self._place.safe_point,
+            self._place.safe_point.teller(self._known),
         )
 
     def _stand(self, watch: Watch, stabilize: float, limits: Optional[Limits]) -> None:

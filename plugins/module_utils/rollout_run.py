@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 from urllib.parse import quote
 
 from . import processes
+from .attendance import SafePoint
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import Container
@@ -20,6 +21,8 @@ from .fleet_spec import MIN_SECRET_LENGTH
 from .host_files import write_atomic
 from .names import LABEL_COMPOSE_PROJECT
 from .rollout_plan import Plan
+from .rollout_progress import STOPPING
+from .side_by_side import side_by_side
 
 AT_ONCE = 8
 COMPOSE_TIMEOUT = 300.0
@@ -33,7 +36,7 @@ def carry_out(
     project: str,
     compose_file: Path,
     graces: Mapping[str, int],
-    safe_point: Callable[[], None],
+    safe_point: SafePoint,
     lock: int,
     note: Path,
 ) -> None:
@@ -59,6 +62,7 @@ def carry_out(
             ["config", "--quiet"],
             "mend the inventory and render the file again; nothing was touched",
             (lock,),
+            safe_point,
         )
     safe_point()
     remove_containers(engine, plan.leaving(), graces, safe_point, note)
@@ -71,6 +75,7 @@ def carry_out(
             ["up", "--detach", "--no-recreate", "--no-deps", "--pull", "never", *scales, *services],
             "see the compose file and the engine's log on this host, then deploy again",
             (lock,),
+            safe_point,
         )
 
 
@@ -78,7 +83,7 @@ def remove_containers(
     engine: Engine,
     containers: Sequence[Container],
     graces: Mapping[str, int],
-    safe_point: Callable[[], None],
+    safe_point: SafePoint,
     note: Path,
 ) -> None:
     """Stop and remove containers side by side, each with its grace period.
@@ -89,23 +94,27 @@ def remove_containers(
 
     def leave(container: Container) -> None:
         safe_point()
+        safe_point.tell(STOPPING, container.service, container.name)
         engine.stop(container.id, max(container.stop_timeout, graces.get(container.service, 0)))
+        safe_point()
         engine.remove(container.id)
 
     if not containers:
         return
     write_atomic(note, "".join(f"{container.id}\n" for container in containers), 0o600)
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(containers))) as pool:
-        for done in [pool.submit(leave, container) for container in containers]:
-            done.result()
+    side_by_side([partial(leave, container) for container in containers], AT_ONCE, safe_point)
     note.unlink(missing_ok=True)
 
 
 def compose(
-    project: str, compose_file: Path, arguments: Sequence[str], remedy: str, keep_open: tuple[int, ...]
+    project: str, compose_file: Path, arguments: Sequence[str], remedy: str, keep_open: tuple[int, ...],
+    safe_point: SafePoint,
 ) -> None:
-    """Run compose on exactly one file, free of the caller's COMPOSE_* variables and of any ``.env``."""
-    processes.check(
+    """Run compose on exactly one file, free of the caller's COMPOSE_* variables and of any ``.env``.
+
+    Where this run may go on no more, compose is told to end: what it leaves half made the next plan heals.
+    """
+    done = processes.run(
         [
             _docker(),
             "compose",
@@ -123,11 +132,12 @@ def compose(
             str(compose_file),
             *arguments,
         ],
-        remedy=remedy,
         without=COMPOSE_VARIABLES,
         keep_open=keep_open,
         timeout=COMPOSE_TIMEOUT,
+        meanwhile=safe_point,
     )
+    processes.checked(done, remedy)
 
 
 def remove_project(engine: Engine, project: str) -> None:

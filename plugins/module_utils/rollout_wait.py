@@ -14,6 +14,7 @@ from typing import Callable, Iterable, Optional
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, container_of, uptime
+from .rollout_progress import HEALTHY, STARTING, VERIFIED
 
 RESTARTING = "restarting"
 POLL_SECONDS = 0.25
@@ -41,6 +42,7 @@ class _Watched:
     since: float
     ready: bool = False
     forgiven: bool = False
+    stable: bool = False
 
 
 @dataclass
@@ -123,6 +125,7 @@ class Watch:
     :param expected: service → number of instances.
     :param stabilize: seconds each instance must have been up without a restart.
     :param safe_point: called at each look; raises when this deployment must stop.
+    :param tell: hears of each step of a container, see rollout_progress.py.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class Watch:
         wait_timeout: float,
         stabilize: float,
         safe_point: Callable[[], None],
+        tell: Callable[[str, Container], None] = lambda _event, _container: None,
     ) -> None:
         self._engine = engine
         self._expected = expected
@@ -140,6 +144,7 @@ class Watch:
         self._wait_timeout = wait_timeout
         self._stabilize = stabilize
         self._safe_point = safe_point
+        self._tell = tell
         self._prober = Prober(engine)
         self._watched: dict[str, _Watched] = {}
         self.seen: list[Container] = []
@@ -188,6 +193,7 @@ class Watch:
         watched = self._watched.get(container.id)
         if watched is None:
             watched = self._watched[container.id] = _Watched(container, now - uptime(container))
+            self._tell(STARTING, container)
         first = watched.container
         again = container.restart_count != first.restart_count or container.started_at != first.started_at
         if again and not self._forgive(watched, container, now):
@@ -199,7 +205,7 @@ class Watch:
             return f"{container.status} with exit status {container.exit_code}{memory}"
         if container.health == "unhealthy":
             return "its health check fails"
-        watched.ready = watched.ready or self._is_ready(container, now)
+        self._take_in(watched, container, now)
         return ""
 
     def _forgive(self, watched: _Watched, container: Container, now: float) -> bool:
@@ -210,9 +216,19 @@ class Watch:
         restarts = again if due and again >= 0 else max(again, 1)
         self.restarts += restarts
         watched.forgiven = self.restarts <= self.forgives
-        watched.container, watched.since, watched.ready = container, now - uptime(container), False
+        watched.container, watched.since = container, now - uptime(container)
+        watched.ready = watched.stable = False
         self._prober.forget(container)
         return watched.forgiven
+
+    def _take_in(self, watched: _Watched, container: Container, now: float) -> None:
+        """Note how far a container has come that runs as it should."""
+        if not watched.ready and self._is_ready(container, now):
+            watched.ready = True
+            self._tell(HEALTHY, container)
+        if watched.ready and not watched.stable and now - watched.since >= self._stabilize:
+            watched.stable = True
+            self._tell(VERIFIED, container)
 
     def _is_ready(self, container: Container, now: float) -> bool:
         if container.health == "starting" and container.healthcheck and not self._engine.has_start_interval:
@@ -223,7 +239,7 @@ class Watch:
         counts = dict.fromkeys(self._expected, 0)
         for container in containers:
             watched = self._watched[container.id]
-            if not watched.ready or now - watched.since < self._stabilize:
+            if not watched.stable:
                 return False
             counts[container.service] += 1
         return counts == self._expected

@@ -14,6 +14,7 @@ only unreachable ones       the same, or by ``worker_unreachable: continue`` pub
                             Redis; the run is unsettled, names them and fails
 a check-mode run            keep, nothing happened
 a verify run                verify: nothing to decide, only to conclude; part of the fleet proves nothing of the whole
+a prune run                 prune: nothing to decide; what was removed on one host needs nothing of the others
 a fence run                 fence: nothing to decide; part of the fleet, or an instance that is silent, confirms nothing
 ==========================  ======================================================================================
 """
@@ -32,6 +33,7 @@ STOP = "stop"
 KEEP = "keep"
 VERIFY = "verify"
 FENCE = "fence"
+PRUNE = "prune"
 
 OK = "ok"
 PREDICTED = "predicted"
@@ -42,6 +44,7 @@ MIXED = "mixed"
 UNSETTLED = "unsettled"
 FENCED = "fenced"
 NOT_CONFIRMED = "not confirmed"
+PRUNED = "pruned"
 
 
 Outcomes = Mapping[str, Mapping[str, Any]]
@@ -111,7 +114,8 @@ def conclude(outcomes: Outcomes, fleet_hosts: Sequence[str], end: End, check_mod
     """What the run is in the end: its result, whether it failed, and a sentence for each host that matters.
 
     Result is one of ``ok``, ``predicted``, ``failed`` (nothing was touched), ``not proved``, ``rolled back``,
-    ``mixed``, ``unsettled`` (published, but a host didn't finish), ``fenced`` and ``not confirmed``.
+    ``mixed``, ``unsettled`` (published, but a host didn't finish), ``fenced``,
+    ``not confirmed`` and ``pruned``.
     """
     facts = decide(outcomes, fleet_hosts, check_mode)
     # Decided to go back: a host that still counts as good was not reached for it, and runs the new release.
@@ -126,6 +130,8 @@ def conclude(outcomes: Outcomes, fleet_hosts: Sequence[str], end: End, check_mod
         result = FENCED if done and not facts["left_out"] else NOT_CONFIRMED
     elif end.decision == FENCE:
         result = FAILED
+    elif end.decision == PRUNE:
+        result = PRUNED if done else FAILED
     elif end.decision == PUBLISH and end.published:
         result = OK if done and not facts["left_out"] else UNSETTLED
     else:
@@ -134,7 +140,7 @@ def conclude(outcomes: Outcomes, fleet_hosts: Sequence[str], end: End, check_mod
     if result == MIXED:
         message += PUBLISHED_FIRST if end.published else UNPUBLISHED
     return {
-        "result": result, "failed": result not in (OK, PREDICTED, FENCED), "message": message,
+        "result": result, "failed": result not in (OK, PREDICTED, FENCED, PRUNED), "message": message,
         "lines": _lines(outcomes, facts, result, stuck, end)}
 
 
@@ -186,6 +192,7 @@ SENTENCES = {
     MIXED: "The fleet may be on more than one release",
     FENCED: "The release is fenced: every instance of it has confirmed, or is gone",
     NOT_CONFIRMED: "The release is fenced, but not everything has confirmed it",
+    PRUNED: "What no host needs any more is removed",
     UNSETTLED: "The release was published, but not every host finished: deploy again",
 }
 UNPUBLISHED = ": nothing was published"

@@ -5,19 +5,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Optional, Sequence
 
 from .module_base import Result
 from .redis_gateway import RedisGateway
 from .registrations import Registration
+from .untrusted import check_seconds, clean
+
+MOST_TOLD = 10
+POLL_SECONDS = 0.5
 
 
-def list_versions(fleet: str, redis: RedisGateway) -> Result:
+def list_versions(fleet: str, redis: RedisGateway, hosts: Optional[Sequence[str]] = None, wait: float = 0) -> Result:
     """All registrations of a fleet, its record and its history.
 
+    :param hosts: all hosts of the fleet, None when nobody asks for strangers.
+    :param wait: seconds to give those of workers that were stopped a moment ago to expire.
     :raises DriftguardError: Redis doesn't answer, or what it holds is no record.
     """
+    check_seconds("wait", wait)
+    end = time.monotonic() + wait
     snapshot = redis.registrations(fleet)
+    while strangers(snapshot.registrations, hosts) and time.monotonic() < end:
+        time.sleep(POLL_SECONDS)
+        snapshot = redis.registrations(fleet)
     record = redis.record(fleet)
     history, _unreadable = redis.history(fleet)
     return Result(
@@ -26,11 +38,29 @@ def list_versions(fleet: str, redis: RedisGateway) -> Result:
             "registrations": [_plain(registration) for registration in snapshot.registrations],
             "dead": list(snapshot.dead),
             "malformed": list(snapshot.malformed),
+            "strangers": [_plain(one) for one in strangers(snapshot.registrations, hosts)],
+            "strangers_told": told(strangers(snapshot.registrations, hosts)),
             "versions": _count(snapshot.registrations),
             "record": record.as_result() if record else None,
             "history": [entry.as_result() for entry in history],
         },
     )
+
+
+def strangers(registrations: Sequence[Registration], hosts: Optional[Sequence[str]]) -> list[Registration]:
+    """Registrations from hosts that are none of the fleet's, such as one that was taken out of the inventory. Pure.
+
+    One without a host is for the proof to judge: it may be of a container that is known.
+    """
+    return [] if hosts is None else [one for one in registrations if one.host and one.host not in hosts]
+
+
+def told(found: Sequence[Registration]) -> str:
+    """Who they are, in a line: host, service and instance, release, state. Pure."""
+    named = [
+        f"{clean(one.host)}: service {one.service}, {one.member}, commit {one.git_sha[:7] or 'unknown'}, {one.state}"
+        for one in found[:MOST_TOLD]]
+    return "; ".join(named) + (f"; and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else "")
 
 
 def _plain(registration: Registration) -> dict[str, Any]:

@@ -50,7 +50,7 @@ options:
     description:
       - What was decided. Only for O(state=written).
     type: str
-    choices: [publish, rollback, stop, keep, verify, fence]
+    choices: [publish, rollback, stop, keep, verify, fence, prune]
     default: keep
   on_failure:
     description:
@@ -145,8 +145,8 @@ left_out:
   type: list
   elements: str
 result:
-  description: V(ok), V(predicted), V(failed), V(not proved), V(rolled back), V(mixed), V(unsettled), V(fenced) or
-    V(not confirmed).
+  description: V(ok), V(predicted), V(failed), V(not proved), V(rolled back), V(mixed), V(unsettled), V(fenced),
+    V(not confirmed) or V(pruned).
   returned: when O(state=written)
   type: str
 run_failed:
@@ -158,6 +158,10 @@ summary:
   returned: when O(state=written)
   type: list
   elements: str
+entry:
+  description: The record in short, as M(driftguard.workers.worker_history) takes it.
+  returned: when O(state=written)
+  type: dict
 path:
   description: The record, empty when check mode writes none.
   returned: when O(state=written)
@@ -173,7 +177,10 @@ ARGUMENTS = {
     "outcomes": {"type": "dict", "required": True},
     "hosts": {"type": "list", "elements": "str", "required": True},
     "decision": {
-        "type": "str", "choices": ["publish", "rollback", "stop", "keep", "verify", "fence"], "default": "keep"},
+        "type": "str",
+        "choices": ["publish", "rollback", "stop", "keep", "verify", "fence", "prune"],
+        "default": "keep",
+    },
     "on_failure": {"type": "str", "choices": ["fleet", "host", "stop"], "default": "fleet"},
     "unreachable": {"type": "str", "choices": ["fail", "continue"], "default": "fail"},
     "settled_on": {"type": "str", "default": ""},

@@ -163,6 +163,10 @@ how:
   description: One of V(taken), V(renewed) and V(regained).
   returned: changed and O(state) is V(held) or V(renewed), not in check mode
   type: str
+lost:
+  description: Whether it is certain that the lease is ours no more. Without it Redis couldn't be asked.
+  returned: failure, when it is
+  type: bool
 expires_in:
   description: Seconds until it runs out, null when it never does.
   returned: O(state=read)

@@ -23,6 +23,9 @@ description:
     container with its exit status and its last log lines.
   - Heals what an interrupted run left, such as half-made containers.
   - A module with a lower deployment number than one that was here before refuses, also in the middle of its work.
+  - In a playbook it runs beside its connection. The controller looks at it twice a second or so, shows its progress,
+    keeps the deployment lease, and bears a connection that breaks for less than O(heartbeat). The rollout stops at a
+    safe point when the controller is gone.
 extends_documentation_fragment:
   - driftguard.workers.attributes
   - driftguard.workers.fleet
@@ -132,6 +135,56 @@ options:
       - Seconds to wait for another module of the collection that still works on this host.
     type: float
     default: 60.0
+  progress:
+    description:
+      - Whether a line is shown for each container as it is stopping, starting, healthy and verified.
+      - V(auto) shows them on a terminal. They go to C(stderr).
+      - The action plugin of this module reads it, as it does O(heartbeat) and O(lease). Check mode and
+        O(state=settled), which touch no container, have no use for them.
+    type: str
+    choices: [auto, always, never]
+    default: auto
+  heartbeat:
+    description:
+      - Seconds after which the rollout stops at its next safe point when it has heard nothing of the controller. That
+        was killed or suspended then, or can't reach the host. At least 5.
+      - Time is measured by the host, whatever its clock says.
+      - A controller that is interrupted tells the rollout, which then stops at once.
+    type: float
+    default: 20.0
+  lease:
+    description:
+      - The deployment lease, which is renewed on this host as long as the rollout lasts. When it is another's by now,
+        the rollout stops at its next safe point and fails with the name of who has it.
+    type: dict
+    suboptions:
+      token:
+        description:
+          - What M(driftguard.workers.worker_lock) returned when it took the lease. Nothing is renewed when it is empty.
+        type: str
+        required: true
+      seconds:
+        description:
+          - Seconds until it runs out unless it is renewed. It is renewed whenever a third of them has passed.
+        type: float
+        required: true
+      redis_url:
+        description:
+          - URL of the fleet's Redis, as this host reaches it.
+        type: str
+        required: true
+      redis_password:
+        description:
+          - Password for Redis.
+        type: str
+      redis_ca_file:
+        description:
+          - File with the certificate authorities that may have signed the server's certificate.
+        type: path
+  attendance:
+    description:
+      - Directory by which the action plugin and the module hear of each other. The action plugin sets it.
+    type: path
 requirements:
   - docker (Python library)
   - Docker Compose v2
@@ -147,6 +200,11 @@ EXAMPLES = r"""
     revision: "{{ compose.revision }}"
     desired: "{{ compose.desired }}"
     generation: "{{ lease.generation }}"
+    lease:
+      token: "{{ lease.token }}"
+      seconds: 120
+      redis_url: redis://127.0.0.1:6379/0
+      redis_password: "{{ vault_redis_password }}"
 
 - name: Watch a canary for five minutes, in which at most 2 % of its jobs may fail
   driftguard.workers.worker_rollout:
@@ -273,6 +331,7 @@ durations:
   type: dict
 """
 
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import ATTENDED_SPEC
 from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, ROOT_SPEC, run_module
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout import Rollout
@@ -297,6 +356,8 @@ ARGUMENTS = {
     "max_failed_jobs": {"type": "float"},
     "min_jobs": {"type": "int", "default": 20},
     "lock_wait": {"type": "float", "default": 60.0},
+    **ATTENDED_SPEC,
+    "attendance": {"type": "path"},
 }
 
 

@@ -18,6 +18,17 @@ extends_documentation_fragment:
   - driftguard.workers.attributes
   - driftguard.workers.fleet
   - driftguard.workers.redis
+options:
+  hosts:
+    description:
+      - Names of all hosts of the fleet, to be told of registrations from others.
+    type: list
+    elements: str
+  wait:
+    description:
+      - Seconds to give those registrations to expire. They live 15 seconds longer than their worker.
+    type: float
+    default: 0.0
 attributes:
   diff_mode:
     support: none
@@ -89,6 +100,17 @@ registrations:
       description: What is wrong with its form.
       type: list
       elements: str
+strangers:
+  description:
+    - Registrations from hosts that O(hosts) does not name, such as one that was taken out of the inventory while its
+      workers go on.
+  returned: success
+  type: list
+  elements: dict
+strangers_told:
+  description: The same in one line for people, empty for none.
+  returned: success
+  type: str
 versions:
   description: SHA to number of registrations.
   returned: success
@@ -118,12 +140,22 @@ from ansible_collections.driftguard.workers.plugins.module_utils.module_base imp
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import gateway_of
 from ansible_collections.driftguard.workers.plugins.module_utils.version_list import list_versions
 
-ARGUMENTS = {**FLEET_SPEC, **REDIS_SPEC}
+ARGUMENTS = {
+    **FLEET_SPEC,
+    **REDIS_SPEC,
+    "hosts": {"type": "list", "elements": "str"},
+    "wait": {"type": "float", "default": 0.0},
+}
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, lambda module: list_versions(module.params["fleet"], gateway_of(module)))
+    run_module(
+        ARGUMENTS,
+        lambda module: list_versions(
+            module.params["fleet"], gateway_of(module), module.params["hosts"], module.params["wait"]
+        ),
+    )
 
 
 if __name__ == "__main__":

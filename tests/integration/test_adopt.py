@@ -177,8 +177,11 @@ def test_what_cant_be_carried_over_is_named(tmp_path: Path) -> None:
     run = adopted(CASES["swarm"], tmp_path / "i").must_pass()
     assert run["left"] == {"postgres": "no worker by its image: nothing here builds it"}
     api = entries(run, "api-worker")
-    for key in ("deploy.update_config", "deploy.placement", "configs./etc/shop/rules.yml", "stop_signal",
-                "deploy.labels"):
+    assert loaded(tmp_path / "i/group_vars/workers/fleet.yml")["worker_fleet_services"]["api-worker"]["order"] == (
+        "start-first")
+    assert "deploy.update_config.order" not in api
+    for key in ("deploy.update_config.parallelism", "deploy.update_config.failure_action", "deploy.placement",
+                "configs./etc/shop/rules.yml", "stop_signal", "deploy.labels"):
         assert api[key][0] == "not carried over", key
     assert not any(key.startswith(("deploy.resources.limits.memory", "deploy.replicas", "networks")) for key in api)
     beat = entries(run, "Beat_Scheduler")

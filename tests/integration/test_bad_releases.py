@@ -18,7 +18,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "registers another SHA": ({"lie": "f" * 40}, ("[STALE]", "fffffff")),
     "never registers": ({"mute": True}, ("[UNREGISTERED]",)),
 }
-QUICK = ("-e", "worker_stabilize=6", "-e", "worker_wait_timeout=15", "-e", "worker_registration_timeout=12")
+QUICK = ("-e", "worker_stabilize=6", "-e", "worker_wait_timeout=30", "-e", "worker_registration_timeout=25")
 
 
 @pytest.fixture(scope="module")

@@ -185,7 +185,7 @@ def test_no_login_is_left_and_no_password_shown(app: App, registry: Registry, tm
 def test_an_engine_that_falls_silent_in_mid_pull_is_given_up(app: App, registry: Registry, tmp_path: Path) -> None:
     release = pushed(app, registry)
     with silent_engine(tmp_path) as host, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("support.modules.subprocess.run", _with(host, subprocess.run))
+        patch.setenv("DOCKER_HOST", host)
         pull(app, release, timeout=2, **login(registry)).must_fail("within the time limit", "timed out")
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_and_other_content_are_told(app: App, registry: Registry, tm
         place = tmp_path / remedy[:5]
         place.mkdir()
         with silent_engine(place, json.dumps({"error": row}).encode()) as host, pytest.MonkeyPatch.context() as patch:
-            patch.setattr("support.modules.subprocess.run", _with(host, subprocess.run))
+            patch.setenv("DOCKER_HOST", host)
             pull(app, release, timeout=20, **login(registry)).must_fail(row, remedy)
 
 
@@ -213,14 +213,10 @@ def test_pushing_with_a_wrong_password(app: App, registry: Registry) -> None:
 def test_check_mode_only_reads(app: App, registry: Registry, tmp_path: Path) -> None:
     release = pushed(app, registry)
     with recorded_engine(tmp_path) as (host, requests), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("support.modules.subprocess.run", _with(host, subprocess.run))
+        patch.setenv("DOCKER_HOST", host)
         assert pull(app, release, check=True, **login(registry)).must_pass().changed
     assert requests
     assert {request.split()[0] for request in requests} <= {"GET", "HEAD"}
-
-
-def _with(host: str, run: Any) -> Any:
-    return lambda *arguments, env, **options: run(*arguments, env={**env, "DOCKER_HOST": host}, **options)
 
 
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -48,7 +48,7 @@ def test_check_run_check_run(app: App, registry: Registry) -> None:
     done = app.build(**options).must_pass()
     assert done["changes"] == predicted["changes"]
     sha = done["sha"]
-    tags = [f"{options['repository']}:{tag}" for tag in (sha, sha[:7])]
+    tags = [f"{options['repository']}:{tag}" for tag in (sha, sha[:7], done["release_id"])]
     assert done["changes"] == ["build base", *(f"tag {tag}" for tag in tags), *(f"push {tag}" for tag in tags)]
     assert predicted["release"] == {
         "fleet": app.fleet, "release_id": done["release_id"], "sha": sha, "created": None, "variants": {}}
@@ -68,7 +68,7 @@ def test_a_local_release_is_pushed_without_another_build(app: App, registry: Reg
     predicted = app.build(check=True, **options).must_pass()
     assert predicted["release"]["variants"] == {}
     done = app.build(**options).must_pass()
-    assert [change.split()[0] for change in done["changes"]] == ["push", "push"]
+    assert [change.split()[0] for change in done["changes"]] == ["tag", "push", "push", "push"]
     assert predicted["changes"] == done["changes"]
     assert done["variants"]["base"]["id"] == local["variants"]["base"]["id"]
 
@@ -83,6 +83,31 @@ def test_what_the_registry_lost_is_pushed_again(app: App, registry: Registry) ->
     assert predicted["changes"] == healed["changes"] == [f"push {tag}" for tag in first["variants"]["base"]["tags"]]
     assert healed["release"] == first["release"]
     assert registry.digest(f"shop/{app.fleet}", first["sha"]) == digest
+
+
+def test_what_was_built_once_is_pulled_and_not_built_again(app: App, registry: Registry) -> None:
+    options = pushed(app, registry)
+    first = app.build(**options).must_pass()
+    app.engine.images.remove(first["variants"]["base"]["id"], force=True)
+    predicted = app.build(check=True, **options).must_pass()
+    done = app.build(**options).must_pass()
+    assert predicted["changes"] == done["changes"]
+    assert [change.split()[0] for change in done["changes"]] == ["pull", "tag", "tag", "tag"]
+    assert done["release"] == first["release"]
+    idle = app.build(**options).must_pass()
+    assert (idle.changed, idle["release"]) == (False, first["release"])
+
+
+def test_another_image_under_the_releases_tag_is_not_taken_for_it(app: App, registry: Registry) -> None:
+    options = pushed(app, registry)
+    first = app.build(**options).must_pass()
+    own = f"{options['repository']}:{first['release_id']}"
+    app.derive(own, "ENV OTHER=1")
+    app.engine.images.push(*own.rsplit(":", 1))
+    for image in (first["variants"]["base"]["id"], own):
+        app.engine.images.remove(image, force=True)
+    app.build(**options).must_fail("stamped for release", "delete the tag")
+    assert app.build(check=True, **options)["changes"][0] == "pull base"
 
 
 def test_a_tag_that_was_moved_in_the_registry_is_set_again(app: App, registry: Registry) -> None:

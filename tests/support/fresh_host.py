@@ -13,16 +13,9 @@ from uuid import uuid4
 import docker
 from ansible_collections.driftguard.workers.plugins.module_utils.code_paths import ENGINE_FILES
 from support.fleet import TEST_LABEL, wait_for
+from support.inner_engine import PREPARE, engine_in_a_container
 
 __all__ = ["FreshHost"]
-
-# What an engine needs of the container that it runs in: shared mounts, and control groups that it may write.
-PREPARE = (
-    "mount --make-rshared / && mount -o remount,rw /sys && "
-    "for group in /sys/fs/cgroup/*; do mount -o remount,bind,rw $group; done; exec ")
-# SYS_PTRACE: without it an engine can't enter the name spaces of a container whose user isn't root.
-CAPABILITIES = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"]
-UNCONFINED = ["seccomp=unconfined", "systempaths=unconfined"]
 
 
 @dataclass
@@ -53,9 +46,8 @@ class FreshHost:
     def _command(self) -> list[str]:
         first = ["--tmpfs=/run", "--tmpfs=/run/lock", "--env=container=docker"] if self.systemd else ["--init"]
         return [
-            "docker", "run", "--detach", f"--name={self.name}", f"--hostname={self.name}", "--cgroupns=private",
-            f"--label={TEST_LABEL}=fresh-host", f"--volume={self.name}:/var/lib/docker",
-            *(f"--cap-add={name}" for name in CAPABILITIES), *(f"--security-opt={name}" for name in UNCONFINED), *first,
+            "docker", "run", "--detach", *engine_in_a_container(self.name), f"--hostname={self.name}",
+            f"--label={TEST_LABEL}=fresh-host", f"--volume={self.name}:/var/lib/docker", *first,
             self.image, "sh", "-c", PREPARE + ("/sbin/init" if self.systemd else "sleep infinity")]
 
     @property

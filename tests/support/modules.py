@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -67,6 +68,7 @@ def run_module(module: str, check: bool = False, diff: bool = True, **arguments:
                 "PYTHONPATH": str(PROJECT / ".collections"),
                 "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
                 "LC_ALL": "C.UTF-8",
+                **{name: value for name, value in os.environ.items() if name == "DOCKER_HOST"},
             },
             capture_output=True,
             text=True,

@@ -22,19 +22,11 @@ import docker
 
 from .certificates import make_certificates
 from .fleet import wait_for
+from .registry_image import DOCKERFILE
 
 __all__ = ["Closed", "Registry", "closed_registry", "running_registry"]
 
 IMAGE = "driftguard.local/test-registry:2"
-DOCKERFILE = """\
-ARG BASE_IMAGE
-FROM ${BASE_IMAGE}
-RUN apt-get update -q && apt-get install -qy --no-install-recommends docker-registry apache2-utils \\
-    && rm -rf /var/lib/apt/lists
-RUN printf '%s\\n' 'version: 0.1' 'storage: {filesystem: {rootdirectory: /data}, delete: {enabled: true}}' \
-    'http: {addr: ":5000"}' >/registry.yml && mkdir /closed
-CMD ["docker-registry", "serve", "/registry.yml"]
-"""
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 

@@ -3,7 +3,8 @@
 
 ``crash_after`` seconds: exits with status 3; ``hang``: never becomes healthy; ``ignore_sigterm``: stays until it is
 killed, or only those of a service do; ``lie``: registers this SHA; ``mute``: never registers; ``obey``: says
-that it is fenced when the fleet's record doesn't allow it, or only those of a service do; ``say``: a log line.
+that it is fenced when the fleet's record doesn't allow it, or only those of a service do; ``say``: a log line;
+``jobs``: outcome → how many a second, or only of a service, served as metrics; ``once``: a restart mends it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +33,9 @@ class Redis:
     def __init__(self) -> None:
         url = urlsplit(ENV["REDIS_URL"])
         self._socket = socket.create_connection((url.hostname or "", url.port or 6379), timeout=5)
+        if url.scheme == "rediss":
+            context = ssl.create_default_context(cafile=ENV["REDIS_CA_FILE"])
+            self._socket = context.wrap_socket(self._socket, server_hostname=url.hostname)
         self._answers = self._socket.makefile("rb")
         if "REDIS_PASSWORD_FILE" in ENV:
             user = [url.username] if url.username else []
@@ -74,9 +81,33 @@ def state(redis: Redis) -> str:
     return "fenced" if record and IMAGE["release"].encode() not in record else "running"
 
 
-def main() -> None:
-    """Work until told to stop."""
-    started = time.monotonic()
+def serve_jobs() -> None:
+    """Metrics of jobs that nobody does."""
+    jobs, started = BEHAVIOUR.get("jobs", {}), time.monotonic()
+    jobs = jobs.get(ENV["WORKER_TYPE"], jobs)
+    if not all(isinstance(rate, int) for rate in jobs.values()) or not jobs:
+        return
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            passed = int(time.monotonic() - started)
+            lines = ["# TYPE driftguard_worker_jobs_total counter"] + [
+                f'driftguard_worker_jobs_total{{queue="q",outcome="{outcome}"}} {float(rate * passed)}'
+                for outcome, rate in jobs.items()]
+            body = "".join(f"{line}\n" for line in lines).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    Thread(target=HTTPServer(("", 8081), Handler).serve_forever, daemon=True).start()
+
+
+def begin() -> None:
+    """What it does of signals, and of a start that fails."""
     if BEHAVIOUR.get("ignore_sigterm") in (True, ENV["WORKER_TYPE"]):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -85,11 +116,20 @@ def main() -> None:
     if BEHAVIOUR.get("crash_after") == 0:
         print("boom", flush=True)
         sys.exit(3)
+
+
+def main() -> None:
+    """Work until told to stop."""
+    started = time.monotonic()
+    serve_jobs()
+    begin()
     redis = Redis()
     me = container_id()
     key = f"{ENV['WORKER_FLEET']}:worker:{ENV['WORKER_TYPE']}:{me[:12]}:version"
     member = f"{ENV['WORKER_TYPE']}:{me[:12]}"
     born = iso(redis)
+    if BEHAVIOUR.get("once") and redis.ask("INCR", f"{ENV['WORKER_FLEET']}:starts:{me}") != b"1":
+        BEHAVIOUR.pop("crash_after", None)
     if not BEHAVIOUR.get("hang"):
         Path("/tmp/ready").touch()
     try:

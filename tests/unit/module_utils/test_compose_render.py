@@ -82,6 +82,16 @@ def test_what_the_rollout_needs_of_it() -> None:
         "memory": 2**26, "networks": ["common", "own"], "paths": ["/a", "/b"], "volumes": []}}
 
 
+def test_the_order_is_told_and_makes_no_other_instance() -> None:
+    first, plain = (rendered({"extractor": service}) for service in ({"order": "start-first"}, {"order": "stop-first"}))
+    documents = [yaml.safe_load(made.text)["services"]["extractor"] for made in (first, plain)]
+    assert documents[0]["deploy"].pop("update_config") == {"order": "start-first"}
+    assert documents[0] == documents[1], "the spec's mark too: containers aren't recreated for it"
+    assert first.services["extractor"].pop("order") == "start-first"
+    assert first.services == plain.services
+    assert plain.text == rendered().text
+
+
 def test_a_volume_that_something_else_made_keeps_its_name_and_has_to_be_there() -> None:
     made = rendered({"extractor": {"volumes": ["shop_data:/data:external", "own:/own"]}})
     assert yaml.safe_load(made.text)["volumes"] == {"own": {}, "shop_data": {"external": True}}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
 import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils import rollout_change
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult, Result
@@ -160,6 +161,52 @@ def test_seconds_that_no_one_can_wait(host: Host, option: str, seconds: float) -
     assert f"option {option}" in str(host.refused(False, **{option: seconds}))
 
 
+def test_only_what_is_new_is_baked(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the proved revision where nothing changes: a second run has nothing to wait for."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    assert host.rollout(bake=0.01).values["bake"]["instances"] == 1
+    assert "bake" not in host.rollout(True, bake=0.01).values
+    assert "bake" not in host.rollout().values
+    host.rollout(state="settled")
+    assert "bake" not in host.rollout(bake=0.01).values
+
+
+def test_a_bake_that_fails_says_what_was_seen(host: Host) -> None:
+    health = host.engine.containers[CONTAINER_ID]["State"]["Health"]
+
+    def asked(labels: Iterable[str] = ()) -> list[str]:
+        return [CONTAINER_ID]
+
+    def at_work(container_id: str) -> Any:
+        looks.append(container_id)
+        health["Status"] = "unhealthy" if len(looks) > 6 else "healthy"
+        return dict(host.engine.containers[container_id])
+
+    looks: list[str] = []
+    host.engine.container_ids = asked  # type: ignore[method-assign]
+    host.engine.container = at_work  # type: ignore[method-assign]
+    with pytest.raises(FailedResult, match="health check fails after") as error:
+        host.rollout(bake=600.0)
+    assert error.value.values["bake"]["restarts"] == 0
+    assert {"recreate", "stabilize", "bake"} == set(error.value.values["durations"])
+
+
+@pytest.mark.parametrize("services", [{"extractor": SERVICE}, {"extractor": {**SERVICE, "order": "start-first"}}])
+def test_the_order_is_the_revisions(host: Host, services: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that works and is to be recreated goes late, or at first."""
+    host.write(8, services)
+    gone: list[list[str]] = []
+
+    def carry_out(_engine: Any, plan: Any, *_: Any) -> None:
+        gone.append([one.id for one in plan.leaving()])
+        raise DriftguardError("this test", "no more", "more", "stop here")
+
+    monkeypatch.setattr(rollout_change, "carry_out", carry_out)
+    with pytest.raises(DriftguardError, match="stop here"):
+        host.rollout(revision="8", services=["extractor"])
+    assert gone == [[] if "order" in services["extractor"] else [CONTAINER_ID]]
+
+
 def test_an_overtaken_deployment_touches_nothing(host: Host) -> None:
     host.rollout(generation=9)
     host.engine.containers[CONTAINER_ID]["HostConfig"]["Memory"] = 1
@@ -260,11 +307,11 @@ def test_the_one_proved_last_is_passed_over_when_it_is_fenced(host: Host) -> Non
 
 
 def test_what_a_killed_run_was_stopping_is_recreated_though_it_still_runs(host: Host) -> None:
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
+    def broken_off(*_: Any) -> None:
+        raise DriftguardError("engine", "to remove it", "a kill", "run again")
 
-    host.engine.remove = killed  # type: ignore[method-assign,assignment]
-    with pytest.raises(KeyboardInterrupt):
+    host.engine.remove = broken_off  # type: ignore[method-assign,assignment]
+    with pytest.raises(DriftguardError, match="a kill"):
         host.rollout(state="absent")
     for _ in range(2):
         step = host.rollout(True).values["steps"][0]

@@ -105,6 +105,34 @@ def test_a_release_that_is_not_built_yet_recreates_everything() -> None:
     assert actions(made) == [(RECREATE, "STALE: new release, not built yet")]
 
 
+def test_start_first_lets_what_works_wait_and_compose_count_it() -> None:
+    """One is right, two work and are old, one is stopped, one is being stopped: three wanted."""
+    found = [
+        container("a", number=1), container("b", number=2, **OLD), container("c", number=3, **OLD),
+        container("d", number=4, status="exited"), container("e", number=5, status="being stopped", **OLD),
+        container("f", service="ocr", **OLD), container("g", project="elsewhere", **OLD)]
+    made = plan(found, {"extractor": 3, "ocr": 1}, prune="all", start_first=["extractor"])
+    assert {one.id for one in made.leaving()} == {"d", "e", "f", "g"}
+    assert {one.id for one in made.leaving(late=True)} == {"b", "c"}
+    assert set(made.replaced()) == {"extractor"}
+    assert made.scales() == {"extractor": 5}
+    assert made.services_to_start() == ["extractor", "ocr"]
+
+
+def test_start_first_with_the_new_ones_there_has_only_old_ones_to_let_go() -> None:
+    """As a run leaves it that was killed while the new ones had to stand."""
+    found = [container("a", number=1, **OLD), container("b", number=2, **OLD), container("c", number=3),
+             container("d", number=4)]
+    made = plan(found, {"extractor": 2}, start_first=["extractor"])
+    assert [one.id for one in made.leaving(late=True)] == ["a", "b"]
+    assert (made.leaving(), made.services_to_start(), made.scales()) == ([], [], {})
+
+
+def test_start_first_has_nothing_to_wait_for_on_a_first_deploy() -> None:
+    made = plan([], {"extractor": 2}, start_first=["extractor"])
+    assert (made.leaving(late=True), made.scales()) == ([], {})
+
+
 def test_a_step_is_plain_data() -> None:
     made = plan([container()], {"extractor": 2})
     assert [step.to_dict() for step in made.steps] == [
@@ -154,6 +182,23 @@ def test_the_plan_leads_to_exactly_what_is_wanted(
     assert others == [one for one in containers if one in left]
     again = plan(after, services, prune=prune)
     assert (again.changes, again.services_to_start()) == ([], [])
+
+
+@given(CONTAINERS, SERVICES, st.sets(st.sampled_from(["a", "b", "gone"])))
+def test_the_order_changes_when_containers_go_and_never_which(
+    containers: list[Container], services: dict[str, int], first: set[str],
+) -> None:
+    """And once compose has scaled up, each service has its new instances next to the old ones that still work."""
+    made, before = (plan(containers, services, prune="all", start_first=order) for order in (first, ()))
+    assert made.steps == before.steps
+    early, late = made.leaving(), made.leaving(late=True)
+    assert sorted(one.id for one in (*early, *late)) == sorted(one.id for one in before.leaving())
+    assert all(one.service in first and one.status == "running" and one.project == PROJECT for one in late)
+    for service, count in made.scales().items():
+        left = [one for one in _instances(containers, service) if one not in early]
+        assert all(one.status == "running" for one in left), "compose starts what it finds stopped"
+        assert count == services[service] + sum(one.service == service for one in late)
+        assert count > len(left)
 
 
 @given(CONTAINERS, SERVICES)

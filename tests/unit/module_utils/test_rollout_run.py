@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import SafePoint
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_plan import Plan, plan_rollout
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_run import carry_out, masked, secret_values
@@ -48,7 +49,7 @@ class Host:
             if self.points == overtaken_at:
                 raise DriftguardError("fence", "number 7", "number 8", "start a new deploy")
 
-        carry_out(engine, plan, PROJECT, self.file, graces or {}, safe_point, self.lock, self.note)
+        carry_out(engine, plan, PROJECT, self.file, graces or {}, SafePoint([safe_point]), self.lock, self.note)
 
     def calls(self) -> list[str]:
         return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
@@ -100,7 +101,7 @@ def test_a_file_that_compose_refuses_costs_no_container(host: Host, monkeypatch:
 def test_an_overtaken_deployment_stops_at_every_safe_point(host: Host) -> None:
     host.carry_out(recreate_b())
     points, host.points = host.points, 0
-    assert points == 3
+    assert points == 4
     for point in range(1, points + 1):
         host.points = 0
         host.engine.containers["b"] = inspected("b")

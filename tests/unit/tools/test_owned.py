@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import clean
 from tools.owned import MADE_FOR, TEST, Owner, Thing, foreign_fleets, own_labels
 
 FLEET = "io.driftguard.fleet"
@@ -25,6 +26,7 @@ OURS = [
     thing(fleet="demo", project="demo-workers"),
     thing(fleet="demo", project="an-extra-of-a-test"),
     thing(fleet="molecule"),
+    thing(fleet="demo-lab"),
     thing(fleet="t01234abc"),
     thing(project="t01234abc-workers"),
     thing("network", project="demo-workers"),
@@ -41,6 +43,7 @@ OTHERS = [
     thing(fleet="shop", made_for="demo", test="x"),
     thing(fleet="t01234abcd"),
     thing(fleet="demo2"),
+    thing(fleet="lab"),
     thing(project="demo"),
     thing(project="shop-workers", made_for="demo"),
     thing("volume", made_for="shop"),
@@ -87,4 +90,13 @@ def test_places_on_the_host(place: str, ours: bool) -> None:
 
 
 def test_other_peoples_fleets_are_named() -> None:
-    assert foreign_fleets([*OURS, *OTHERS]) == ["demo2", "shop", "t01234abcd"]
+    assert foreign_fleets([*OURS, *OTHERS]) == ["demo2", "lab", "shop", "t01234abcd"]
+
+
+def test_of_what_the_engine_trusts_only_a_labs_registries_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, file in (("10.213.0.3:5000", "driftguard-lab"), ("registry.example.org", "ca.crt")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+    monkeypatch.setattr(clean, "LAB_MARKS", f"{tmp_path}/*/driftguard-lab")
+    assert clean._trusted(Owner("")) == [tmp_path / "10.213.0.3:5000"]
+    assert clean._trusted(Owner("demo")) == []

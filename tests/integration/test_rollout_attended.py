@@ -1,0 +1,247 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""worker_rollout in a playbook that stays with it: what it shows, how it ends with it, whose lease it keeps."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+import yaml
+from support.fleet import Fleet, wait_for
+from support.modules import PROJECT, ModuleRun, run_module
+
+LINE = re.compile(r"^here +(\S+) +(\S+) +(stopping|starting|healthy|verified) +([\d.]+) s$", re.MULTILINE)
+# What a module does to containers; the end of a grace period that it began is the engine's.
+TOUCHING = {"create", "start", "destroy", "rename", "update"}
+LONG = 600  # seconds: so long a heartbeat ends no rollout of a test
+SHORT = 5
+
+
+class Rollouts:
+    """Playbooks with nothing in them but a lease and a rollout of all services of a fleet."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.redis: dict[str, Any] = {"redis_url": fleet.redis.control_url, "redis_password": fleet.redis.password}
+
+    def lock(self, state: str = "held", **options: Any) -> ModuleRun:
+        return run_module("worker_lock", fleet=self.fleet.name, state=state, pid=0, **self.redis, **options)
+
+    def start(self, lease: float = 300.0, **options: Any) -> subprocess.Popen[str]:
+        """Start one; ``self.fleet.log`` has its output."""
+        return self.fleet.start(str(self.playbook(lease, **options)))
+
+    def playbook(self, lease: float = 300.0, **options: Any) -> Path:
+        seen = int((self.fleet.root / self.fleet.name / "state" / "fence").read_text().split()[0])
+        lock = {"fleet": self.fleet.name, **self.redis, "lease": lease}
+        rollout = {
+            "fleet": self.fleet.name, "root": str(self.fleet.root), "host": "here", "services": ["alpha", "beta"],
+            "generation": "{{ taken.generation }}", "stabilize": 4, "heartbeat": LONG,
+            "lease": {"token": "{{ taken.token }}", "seconds": lease, **self.redis}, **options}
+        renewed = {**lock, "state": "renewed", "token": "{{ taken.token }}", "generation": "{{ taken.generation }}"}
+        tasks = [
+            {"driftguard.workers.worker_lock": {**lock, "floor": seen, "owner": "alice"}, "register": "taken"},
+            {"driftguard.workers.worker_rollout": rollout},
+            {"driftguard.workers.worker_lock": renewed, "register": "kept"},
+            {"ansible.builtin.debug": {"msg": "KEPT {{ kept.how }}"}},
+            {"driftguard.workers.worker_lock": {**lock, "state": "released", "token": "{{ taken.token }}"}}]
+        path = self.fleet.directory / "rollout.yml"
+        path.write_text(yaml.safe_dump([{"hosts": "workers", "gather_facts": False, "tasks": tasks}]))
+        return path
+
+    def modules(self) -> list[int]:
+        """Processes of rollouts that work on this fleet, by the files that they keep."""
+        found = []
+        for note in self.fleet.root.glob("*/state/attended-*/pid"):
+            pid = int(note.read_text() or 0)
+            line = Path(f"/proc/{pid}/cmdline")
+            if line.exists() and b"worker_rollout" in line.read_bytes():
+                found.append(pid)
+        return found
+
+    def all_ended(self) -> bool:
+        return bool(list(self.fleet.root.glob("*/state/attended-*/pid"))) and not self.modules()
+
+    def touched(self, since: float, until: float) -> list[str]:
+        """What was done to containers of the fleet, from the second of one time to another time, perhaps to come."""
+        events = self.fleet.engine.events(
+            since=int(since), until=int(until), decode=True,
+            filters={"type": "container", "label": f"com.docker.compose.project={self.fleet.project}"})
+        return [event["Action"] for event in events if event["Action"] in TOUCHING]
+
+
+@pytest.fixture(scope="module")
+def stubborn(module_fleet: Fleet) -> Fleet:
+    """A fleet that is deployed, of which the betas take the whole of their grace time to stop."""
+    module_fleet.variables["worker_service_defaults"]["stop_grace_period"] = "6s"
+    module_fleet.commit(ignore_sigterm="beta")
+    module_fleet.deploy().must_pass()
+    return module_fleet
+
+
+@pytest.fixture
+def rollouts(stubborn: Fleet) -> Iterator[Rollouts]:
+    made = Rollouts(stubborn)
+    made.fleet.redis.client.delete(f"{stubborn.name}:lock:deploy")
+    yield made
+    wait_for(lambda: not made.modules(), "rollouts of the test before to end", 60)
+
+
+def whole_session(process: subprocess.Popen[str]) -> list[int]:
+    """A playbook's process and those that it forked for its tasks, which have sessions of their own."""
+    found = [process.pid]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == process.pid:
+                found.append(int(entry.name))
+    return found
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def heals(rollouts: Rollouts) -> None:
+    """One more run is enough, and leaves nothing to do."""
+    rollouts.fleet.heal()
+    assert not rollouts.fleet.heal(check=True).changed
+    rollouts.fleet.prove(timeout=60).must_pass()
+
+
+def test_each_container_is_told_of_while_it_happens_and_the_lease_is_kept(rollouts: Rollouts) -> None:
+    """The lease is shorter than the rollout, and still held when it ends."""
+    old = rollouts.fleet.ids()
+    process = rollouts.start(lease=20, progress="always", stabilize=24)
+    wait_for(lambda: LINE.search(rollouts.fleet.log.read_text()), "the first line", 120)
+    assert process.poll() is None
+    assert process.wait(240) == 0, rollouts.fleet.log.read_text()
+    output = rollouts.fleet.log.read_text()
+    steps = LINE.findall(output)
+    for name in old:
+        assert [event for _service, container, event, _seconds in steps if container == name] == [
+            "stopping", "starting", "healthy", "verified"], output
+    assert [float(step[3]) for step in steps] == sorted(float(step[3]) for step in steps)
+    assert "\x1b" not in output
+    assert "KEPT renewed" in output
+    assert not set(old.values()) & set(rollouts.fleet.ids().values())
+    assert list(rollouts.fleet.root.glob("*/state/attended-*")) == []
+
+
+def test_nothing_is_shown_where_nobody_watches(rollouts: Rollouts) -> None:
+    process = rollouts.start(stabilize=0)
+    assert process.wait(240) == 0, rollouts.fleet.log.read_text()
+    assert not LINE.search(rollouts.fleet.log.read_text())
+
+
+@pytest.mark.parametrize("progress", ["auto", "never"])
+def test_a_terminal_is_shown_progress_unless_it_is_told_not_to(rollouts: Rollouts, progress: str) -> None:
+    playbook = rollouts.playbook(progress=progress, stabilize=0)
+    main, side = pty.openpty()
+    program = Path(sys.executable).parent / "ansible-playbook"
+    command = [str(program), str(playbook), "-i", str(rollouts.fleet.inventory())]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "TERM": "xterm"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=side, stderr=side, env=environment, cwd=PROJECT,
+        start_new_session=True)
+    os.close(side)
+    output = b"".join(iter(lambda: read(main), b"")).decode()
+    assert process.wait(120) == 0, output
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output).replace("\r", "")
+    assert len(LINE.findall(plain)) == (0 if progress == "never" else 12), output
+    assert ("\x1b[0;32mhere " in output) == (progress == "auto")
+
+
+def read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how a terminal says that nobody has it any more
+        return b""
+
+
+def in_the_middle(rollouts: Rollouts, phase: str, **options: Any) -> subprocess.Popen[str]:
+    """A rollout that is stopping its old containers, or waiting for its new ones."""
+    old = set(rollouts.fleet.ids().values())
+    process = rollouts.start(**{"stabilize": 90, **options})
+    if phase == "stopping":
+        wait_for((rollouts.fleet.root / rollouts.fleet.name / "state" / "leaving").exists, "containers to stop", 120)
+    else:
+        wait_for(lambda: all_new(rollouts.fleet, old), "new containers", 120)
+    return process
+
+
+def all_new(fleet: Fleet, old: set[str]) -> bool:
+    return len(fleet.ids()) == 3 and not old & set(fleet.ids().values())
+
+
+@pytest.mark.parametrize("phase", ["stopping", "waiting"])
+@pytest.mark.parametrize("how", ["interrupted", "terminated", "killed", "killed with its tasks"])
+def test_a_rollout_ends_with_its_playbook(rollouts: Rollouts, how: str, phase: str) -> None:
+    """Told to stop; found by its task's process that the playbook is no more; or not heard any more by the host."""
+    process = in_the_middle(rollouts, phase, heartbeat=SHORT if how == "killed with its tasks" else LONG)
+    number = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM}.get(how, signal.SIGKILL)
+    send(whole_session(process) if how == "killed with its tasks" else [process.pid], number)
+    assert process.wait(60) != 0
+    wait_for(rollouts.all_ended, "the rollout to end by itself", 60)
+    ended = time.time()
+    assert rollouts.touched(ended + 1, ended + 9) == []
+    heals(rollouts)
+
+
+def test_a_deploy_that_was_suspended_while_another_took_over_changes_nothing(rollouts: Rollouts) -> None:
+    process = in_the_middle(rollouts, "waiting", heartbeat=SHORT, lease=4)
+    suspended = whole_session(process)
+    send(suspended, signal.SIGSTOP)
+    wait_for(rollouts.all_ended, "the rollout to end by itself", 60)
+    wait_for(lambda: not rollouts.lock("read")["held"], "the lease to run out", 60)
+    rollouts.lock(owner="bob").must_pass()
+    rollouts.fleet.heal()
+    ids, resumed = rollouts.fleet.ids(), time.time()
+    send(suspended, signal.SIGCONT)
+    assert process.wait(120) != 0
+    output = rollouts.fleet.log.read_text()
+    assert re.search(r"it went to bob", output), output
+    assert rollouts.touched(resumed, time.time() + 3) == []
+    assert rollouts.fleet.ids() == ids
+
+
+def test_a_lease_that_another_took_stops_a_rollout_that_is_under_way(rollouts: Rollouts) -> None:
+    """As after Redis lost its data, or somebody deleted the lease."""
+    process = in_the_middle(rollouts, "waiting", lease=12)
+    rollouts.fleet.redis.client.delete(f"{rollouts.fleet.name}:lock:deploy")
+    rollouts.lock(owner="bob").must_pass()
+    assert process.wait(120) != 0
+    assert "it went to bob" in rollouts.fleet.log.read_text()
+    heals(rollouts)
+
+
+def test_a_redis_that_is_away_for_less_than_the_lease_ends_no_rollout(rollouts: Rollouts) -> None:
+    """It is asked in vain at a third of the lease, and answers again before the lease is over."""
+    process = in_the_middle(rollouts, "waiting", stabilize=50, lease=60, heartbeat=20)
+    os.kill(rollouts.fleet.redis.pid, signal.SIGSTOP)
+    try:
+        log = rollouts.fleet.log
+        wait_for(lambda: "couldn't be renewed and will be tried again" in log.read_text(), "a renewal in vain", 60)
+    finally:
+        os.kill(rollouts.fleet.redis.pid, signal.SIGCONT)
+    assert process.wait(240) == 0, log.read_text()
+    assert "KEPT renewed" in log.read_text()
+    # What the rollouts of killed playbooks left, too.
+    assert list(rollouts.fleet.root.glob("*/state/attended-*")) == []

@@ -1,0 +1,39 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""worker_version_info with hosts: who registers from a host that isn't the fleet's any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
+from ansible_collections.driftguard.workers.plugins.module_utils.version_list import list_versions
+from support.registration_entries import A, register
+
+
+@pytest.mark.parametrize(("hosts", "found"), [
+    (["host1"], ["gone"]), (["host1", "gone"], []), ([], ["host1", "gone"]), (None, [])])
+def test_hosts_that_are_not_listed(gateway: RedisGateway, raw: Any, hosts: Any, found: list[str]) -> None:
+    register(raw, "alpha", "here")
+    register(raw, "beta", "there", host="gone", state="fenced")
+    register(raw, "beta", "nowhere", host="")
+    values = list_versions("demo", gateway, hosts).values
+    assert [row["host"] for row in values["strangers"]] == found
+    assert ("gone: service beta, beta:there" in values["strangers_told"]) == ("gone" in found)
+    assert (f"commit {A.sha[:7]}, fenced" in values["strangers_told"]) == ("gone" in found)
+
+
+def test_what_expires_is_waited_for(gateway: RedisGateway, raw: Any) -> None:
+    register(raw, "alpha", "there", 1500, host="gone")
+    assert list_versions("demo", gateway, ["host1"]).values["strangers"]
+    assert list_versions("demo", gateway, ["host1"], wait=60).values["strangers"] == []
+
+
+def test_many_are_told_shortly(gateway: RedisGateway, raw: Any) -> None:
+    for number in range(30):
+        register(raw, "alpha", f"i{number:02}", host="gone")
+    said = list_versions("demo", gateway, ["host1"]).values["strangers_told"]
+    assert said.endswith("; and 20 more")
+    assert said.isprintable()
