@@ -280,7 +280,8 @@ def _replace(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
     import time  # noqa: PLC0415
 
     stand_ins = {
-        "time": (time, _TIME), "datetime": (datetime, _Datetime), "side_by_side": (side_by_side.side_by_side, _one_by_one),
+        "time": (time, _TIME), "datetime": (datetime, _Datetime),
+        "side_by_side": (side_by_side.side_by_side, _one_by_one),
         "this_owner": (None, _owner), "RedisGateway": (RedisGateway, _Gateway), "_docker": (None, lambda: "docker"),
         "processes": (processes, _PROCESSES)}
     for name, (real, simulated) in stand_ins.items():
