@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import pytest
 from ansible.module_utils.common.arg_spec import ModuleArgumentSpecValidator
-from ansible_collections.driftguard.workers.plugins.module_utils import module_base, processes, side_by_side
+from ansible_collections.driftguard.workers.plugins.module_utils import module_base, processes
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.lease_owner import Owner
 from ansible_collections.driftguard.workers.plugins.module_utils.processes import Completed
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
+from ansible_collections.driftguard.workers.plugins.module_utils.side_by_side import side_by_side
 from model.actions import LOCALHOST
 from model.interpreter import Run
 
@@ -281,7 +282,7 @@ def _replace(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
 
     stand_ins = {
         "time": (time, _TIME), "datetime": (datetime, _Datetime),
-        "side_by_side": (side_by_side.side_by_side, _one_by_one),
+        "side_by_side": (side_by_side, _one_by_one),
         "this_owner": (None, _owner), "RedisGateway": (RedisGateway, _Gateway), "_docker": (None, lambda: "docker"),
         "processes": (processes, _PROCESSES)}
     for name, (real, simulated) in stand_ins.items():
