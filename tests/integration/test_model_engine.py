@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pytest
 import yaml
 from ansible_collections.driftguard.workers.plugins.module_utils import rollout_run
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import SafePoint
 from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import Container, container_of
 from ansible_collections.driftguard.workers.plugins.module_utils.names import LABEL_COMPOSE_PROJECT
@@ -41,7 +42,7 @@ class Real:
         self.engine, self._project, self._file = Engine.connect(), project, file
 
     def compose(self, *words: str) -> None:
-        rollout_run.compose(self._project, self._file, words, "none", ())
+        rollout_run.compose(self._project, self._file, words, "none", (), SafePoint())
 
     def until_restarted(self, service: str) -> None:
         wait_for(lambda: _one(self, self._project, service).restart_count, f"{service} to be restarted", 60)

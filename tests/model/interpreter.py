@@ -21,13 +21,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional, Protocol
 
+from model.actions import ACTIONS, INCLUDES, LOCALHOST, Result, module
 from model.playbook import Block, Entry, Play, Role, Task, UnknownPlaybook, role, task_file
 from model.templates import OMIT, Layers, Scope, TaskFailure, Undefined
 
-__all__ = ["Chance", "Ending", "Inventory", "Run", "World"]
-
-LOCALHOST = "localhost"
-Result = dict[str, Any]
+__all__ = ["Chance", "Ending", "Frame", "Inventory", "Run", "World"]
 
 
 class World(Protocol):
@@ -78,7 +76,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """What a task inherits."""
 
     play: Play
@@ -91,7 +89,7 @@ class _Frame:
     ignore_unreachable: Any = None
     rescued: bool = False
 
-    def inherit(self, keywords: Mapping[str, Any], when: tuple[Any, ...]) -> _Frame:
+    def inherit(self, keywords: Mapping[str, Any], when: tuple[Any, ...]) -> Frame:
         """Inside a block or task, or below an include's ``apply``."""
         own = {
             key: keywords[key] for key in ("check_mode", "delegate_to", "ignore_unreachable") if key in keywords}
@@ -171,7 +169,7 @@ class Run:
             if hosts and not left:
                 break
             if left:
-                frame = _Frame(play, ignore_unreachable=play.ignore_unreachable)
+                frame = Frame(play, ignore_unreachable=play.ignore_unreachable)
                 self._entries(play.tasks, frame, left)
         status = 4 if self._unreachable else 2 if self._failed else 0
         return Ending(status, self.changed, self.steps, self.facts, tuple(self.said))
@@ -199,7 +197,7 @@ class Run:
             "ansible_play_hosts": [one for one in self._play_hosts if one not in self._gone],
         }
 
-    def _scope(self, host: str, frame: _Frame) -> Scope:
+    def _scope(self, host: str, frame: Frame) -> Scope:
         magic = self._magic(host)
         magic["hostvars"] = _HostVars(self)
         own, parent = frame.role, frame.role.parent if frame.role else None
@@ -214,7 +212,7 @@ class Run:
 
     # entries, each on all hosts
 
-    def _entries(self, entries: tuple[Entry, ...], frame: _Frame, hosts: list[str]) -> None:
+    def _entries(self, entries: tuple[Entry, ...], frame: Frame, hosts: list[str]) -> None:
         for entry in entries:
             left = [host for host in hosts if host not in self._gone and host not in self._failures]
             if not left:
@@ -224,7 +222,7 @@ class Run:
             else:
                 self._task(entry, frame, left)
 
-    def _block(self, block: Block, frame: _Frame, hosts: list[str]) -> None:
+    def _block(self, block: Block, frame: Frame, hosts: list[str]) -> None:
         inner = frame.inherit(block.keywords, block.when)
         self._entries(block.block, replace(inner, rescued=bool(block.rescue) or frame.rescued), hosts)
         failed = [host for host in hosts if host in self._failures]
@@ -238,7 +236,7 @@ class Run:
             raise UnknownPlaybook(f"{block.where}, block {block.name}: always")
         self._bury(frame, hosts)
 
-    def _bury(self, frame: _Frame, hosts: list[str]) -> None:
+    def _bury(self, frame: Frame, hosts: list[str]) -> None:
         """A failure that no block above can rescue ends the host's part in the run."""
         if not frame.rescued:
             for host in hosts:
@@ -247,22 +245,22 @@ class Run:
                     self._gone.add(host)
                     self._failed.add(host)
 
-    def _task(self, task: Task, frame: _Frame, hosts: list[str]) -> None:
+    def _task(self, task: Task, frame: Frame, hosts: list[str]) -> None:
         once = task.keywords.get("run_once", False)
         if once not in (True, False):
             raise UnknownPlaybook(f"{task.where}, task {task.name}: run_once {once}")
         order = hosts[:1] if once else list(reversed(hosts)) if self.chance.backwards else hosts
-        action = _ACTIONS.get(task.action)
+        action = ACTIONS.get(task.action)
         if action is None and not task.action.startswith("driftguard.workers."):
             raise UnknownPlaybook(f"{task.where}, task {task.name}: action {task.action}")
-        if task.action in _INCLUDES:
+        if task.action in INCLUDES:
             self._include(task, frame, order)
             self._bury(frame, hosts)
             return
         late: list[Callable[[], None]] = []
         for host in order:
             self._count(host, task)
-            apply = self._one(task, frame.inherit(task.keywords, task.when), host, action or _module)
+            apply = self._one(task, frame.inherit(task.keywords, task.when), host, action or module)
             if self.chance.late:
                 late.append(apply)
             else:
@@ -275,7 +273,7 @@ class Run:
         self.steps += 1
         self.world.step(self, host, task)
 
-    def _one(self, task: Task, frame: _Frame, host: str, action: Callable[..., Result]) -> Callable[[], None]:
+    def _one(self, task: Task, frame: Frame, host: str, action: Callable[..., Result]) -> Callable[[], None]:
         """Carry out a task on one host; returns what makes its outcome known."""
         if "loop" in task.keywords:
             raise UnknownPlaybook(f"{task.where}, task {task.name}: loop")
@@ -291,7 +289,7 @@ class Run:
             result = {"failed": True, "changed": False, "msg": f"Task failed: {error}"}
         return lambda: self._known(task, frame, host, result, new)
 
-    def _judge(self, task: Task, frame: _Frame, host: str, result: Result) -> None:
+    def _judge(self, task: Task, frame: Frame, host: str, result: Result) -> None:
         if result.get("unreachable"):
             result.pop("failed")  # neither changed_when nor failed_when is asked
             return
@@ -301,7 +299,7 @@ class Run:
             if keyword in task.keywords:
                 result[key] = self._scope(host, seen).holds(task.conditions(keyword))
 
-    def _known(self, task: Task, frame: _Frame, host: str, result: Result, new: Mapping[str, Any]) -> None:
+    def _known(self, task: Task, frame: Frame, host: str, result: Result, new: Mapping[str, Any]) -> None:
         if "register" in task.keywords:
             self.facts[host][task.keywords["register"]] = result
         if result.get("failed"):
@@ -317,7 +315,7 @@ class Run:
 
     # includes
 
-    def _include(self, task: Task, frame: _Frame, order: list[str]) -> None:
+    def _include(self, task: Task, frame: Frame, order: list[str]) -> None:
         """Ask every host what it includes; what is included then runs in the order in which it was first asked for."""
         own = frame.inherit(task.keywords, task.when)
         own = replace(own, params={**own.params, **task.keywords.get("vars", {})})
@@ -334,7 +332,7 @@ class Run:
         for _item, variables, hosts in asked:
             self._included(task, frame, variables, [host for host in self._play_hosts if host in hosts])
 
-    def _items(self, task: Task, frame: _Frame, host: str) -> list[Any]:
+    def _items(self, task: Task, frame: Frame, host: str) -> list[Any]:
         """The items for which a host includes; one that is None without a loop."""
         try:
             if "loop" not in task.keywords:
@@ -354,7 +352,7 @@ class Run:
             raise UnknownPlaybook(f"{task.where}, task {task.name}: loop_control {sorted(control)}")
         return {control.get("loop_var", "item"): item} if "loop" in task.keywords else {}
 
-    def _included(self, task: Task, frame: _Frame, loop: dict[str, Any], hosts: list[str]) -> None:
+    def _included(self, task: Task, frame: Frame, loop: dict[str, Any], hosts: list[str]) -> None:
         arguments = task.arguments if isinstance(task.arguments, dict) else {"file": task.arguments}
         variables = {**task.keywords.get("vars", {}), **loop}
         inner = replace(
@@ -371,45 +369,3 @@ class Run:
         if set(applied) - {"check_mode", "diff", "delegate_to"}:
             raise UnknownPlaybook(f"{task.where}, task {task.name}: apply {sorted(applied)}")
         self._entries(task_file(included.path / "tasks" / file), inner.inherit(applied, ()), hosts)
-
-
-
-
-def _module(run: Run, task: Task, frame: _Frame, host: str, scope: Scope, _new: dict[str, Any]) -> Result:
-    arguments = scope.template(task.arguments)
-    target = scope.template(frame.delegate_to) if frame.delegate_to is not None else host
-    if target != LOCALHOST and not run.world.reaches(run, target):
-        return {"unreachable": True, "msg": f"Failed to connect to the host via ssh: {target}"}
-    check_mode = run.check_mode if frame.check_mode is None else bool(scope.template(frame.check_mode))
-    return run.world.module(run, target, task.action.rpartition(".")[2], arguments, check_mode or run.check_mode)
-
-
-def _set_fact(_run: Run, task: Task, _frame: _Frame, _host: str, scope: Scope, new: dict[str, Any]) -> Result:
-    new.update(scope.template(task.arguments))
-    return {}
-
-
-def _assert(_run: Run, task: Task, _frame: _Frame, _host: str, scope: Scope, _new: dict[str, Any]) -> Result:
-    that = task.arguments["that"]
-    if set(task.arguments) - {"that", "quiet", "fail_msg", "msg"}:
-        raise UnknownPlaybook(f"{task.where}, task {task.name}: {sorted(task.arguments)}")
-    if scope.holds(tuple(that) if isinstance(that, list) else (that,)):
-        return {}
-    said = task.arguments.get("fail_msg", task.arguments.get("msg", "Assertion failed"))
-    return {"failed": True, "msg": scope.template(said)}
-
-
-def _fail(_run: Run, task: Task, _frame: _Frame, _host: str, scope: Scope, _new: dict[str, Any]) -> Result:
-    return {"failed": True, "msg": scope.template(task.arguments)["msg"]}
-
-
-def _debug(run: Run, task: Task, _frame: _Frame, _host: str, scope: Scope, _new: dict[str, Any]) -> Result:
-    run.said.append(str(scope.template(task.arguments)["msg"]))
-    return {}
-
-
-_INCLUDES = ("ansible.builtin.include_tasks", "ansible.builtin.include_role")
-_ACTIONS: dict[str, Callable[..., Result]] = {
-    "ansible.builtin.set_fact": _set_fact, "ansible.builtin.assert": _assert, "ansible.builtin.fail": _fail,
-    "ansible.builtin.debug": _debug, **dict.fromkeys(_INCLUDES, _fail),
-}

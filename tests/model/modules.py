@@ -10,8 +10,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import pytest
 from ansible.module_utils.common.arg_spec import ModuleArgumentSpecValidator
-from ansible_collections.driftguard.workers.plugins.module_utils import module_base
+from ansible_collections.driftguard.workers.plugins.module_utils import module_base, processes
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.lease_owner import Owner
 from ansible_collections.driftguard.workers.plugins.module_utils.processes import Completed
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
-from model.interpreter import LOCALHOST, Run
+from ansible_collections.driftguard.workers.plugins.module_utils.side_by_side import side_by_side
+from model.actions import LOCALHOST
+from model.interpreter import Run
 
 if TYPE_CHECKING:
     from model.world import Model
@@ -35,7 +36,7 @@ __all__ = ["Modules", "ProductDefect", "in_process"]
 PACKAGE = "ansible_collections.driftguard.workers.plugins"
 _REAL = (
     "worker_inventory", "worker_evidence", "worker_lock", "worker_release", "worker_rollout", "worker_version_assert",
-    "worker_compose", "worker_guard", "worker_image_pull",
+    "worker_compose", "worker_guard", "worker_image_pull", "worker_history", "worker_version_info",
 )
 _current: list[_Call] = []
 
@@ -113,8 +114,6 @@ class Modules:
             return {"failed": True, "changed": error.changed, **error.values, **error.as_result()}
         except DriftguardError as error:
             return {"failed": True, **error.as_result()}
-        except Exception as error:
-            raise ProductDefect(f"{name}: {type(error).__name__}: {error}") from error
         return module_base._exit_values(module, result)
 
     def _image(self, run: Run, check_mode: bool) -> dict[str, Any]:
@@ -166,25 +165,11 @@ def _loaded(name: str) -> tuple[Callable[[Any], Any], ModuleArgumentSpecValidato
 # what stands for the machine while modules run
 
 
-class _Pool:
-    """An executor without threads: what is submitted is done at once, in order."""
-
-    def __init__(self, max_workers: int = 1) -> None:
-        self._max_workers = max_workers
-
-    def __enter__(self) -> _Pool:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        return None
-
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        done: Future[Any] = Future()
-        try:
-            done.set_result(work(*arguments))
-        except Exception as error:  # noqa: BLE001 (a future keeps whatever it was)
-            done.set_exception(error)
-        return done
+def _one_by_one(work: Iterable[Callable[[], None]], _at_once: int, meanwhile: Callable[[], None]) -> None:
+    """Side by side, without threads: one after the other, in order."""
+    for piece in work:
+        meanwhile()
+        piece()
 
 
 def _model() -> Model:
@@ -206,14 +191,21 @@ _TIME = SimpleNamespace(
     monotonic=lambda: _model().clock.now, time=lambda: _model().clock.now, sleep=_sleep)
 
 
-def _check(arguments: list[str], *, remedy: str, **_options: Any) -> Completed:
+def _process(arguments: list[str], *, meanwhile: Optional[Callable[[], None]] = None, **_options: Any) -> Completed:
     call = _current[-1]
     if arguments[1] != "compose":
         raise ProductDefect(f"a program that the model doesn't know: {arguments}")
     found = call.model.engines[call.host].compose(arguments)
-    if found is not None:
-        raise DriftguardError(" ".join(arguments[:3]), "exit status 0", f"exit status 1: {found}", remedy)
-    return Completed(tuple(arguments), 0, "", "")
+    if meanwhile is not None:
+        meanwhile()
+    return Completed(tuple(arguments), 1 if found else 0, "", found or "")
+
+
+def _check(arguments: list[str], *, remedy: str, **options: Any) -> Completed:
+    return processes.checked(_process(arguments, **options), remedy)
+
+
+_PROCESSES = SimpleNamespace(run=_process, check=_check, checked=processes.checked)
 
 
 class _Engine:
@@ -289,9 +281,10 @@ def _replace(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
     import time  # noqa: PLC0415
 
     stand_ins = {
-        "time": (time, _TIME), "datetime": (datetime, _Datetime), "ThreadPoolExecutor": (None, _Pool),
+        "time": (time, _TIME), "datetime": (datetime, _Datetime),
+        "side_by_side": (side_by_side, _one_by_one),
         "this_owner": (None, _owner), "RedisGateway": (RedisGateway, _Gateway), "_docker": (None, lambda: "docker"),
-        "processes": (None, SimpleNamespace(check=_check))}
+        "processes": (processes, _PROCESSES)}
     for name, (real, simulated) in stand_ins.items():
         if hasattr(module, name) and (real is None or getattr(module, name) is real):
             if module.__name__.endswith((".redis_gateway", ".lease_owner")) and name in ("RedisGateway", "this_owner"):

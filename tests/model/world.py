@@ -146,7 +146,8 @@ class Model(World):
         services = {name: {**spec, "memory": self.memory, "order": self.order} for name, spec in SERVICES.items()}
         common = {
             "worker_fleet": FLEET, "worker_fleet_services": services, "worker_service_defaults": DEFAULTS,
-            "worker_redis_url": "redis://redis.test:6379/0", "worker_source": "/source", "worker_image_push": True,
+            "worker_redis_url": "redis://redis.test:6379/0", "worker_image_push": True,
+            "worker_source": {"path": "/source"},
             "worker_image_repository": "registry.test/demo-worker",
             "worker_image_base": "base@sha256:" + "b" * 64, "worker_stabilize": 15, "worker_wait_timeout": 40,
             "worker_evidence_directory": str(self.directory / "evidence")}
@@ -329,7 +330,8 @@ class Model(World):
             str(path.relative_to(self.directory)): path.read_bytes() if path.is_file() else path.is_symlink()
             for path in self.directory.rglob("*") if not {"evidence", "lock", "lock.fence"} & set(path.parts)}
         keys = {
-            key: self.redis.dump(key) for key in self.redis.keys("*") if b":worker" not in key and b":lock" not in key}
+            key: self.redis.dump(key) for key in self.redis.keys("*")
+            if not any(part in key for part in (b":audit", b":worker", b":lock"))}
         containers = {
             host: sorted((one.id, one.status, one.name) for one in engine.containers.values())
             for host, engine in self.engines.items()}
