@@ -127,16 +127,17 @@ class ActionModule(ActionBase):
                     # Such as no directory for the job file; the module finds the same and has the better words.
                     return self._plain(arguments)
                 result = self._result(self._rollout.await_end())
+                self._rollout.remove()
             except DriftguardError as error:
                 result = {"failed": True, **error.as_result()}
             except RolloutLost as error:
                 raise AnsibleConnectionFailure(
                     "the host stopped answering in the middle of its rollout, which has stopped at a safe point by now"
                 ) from error
-            except (KeyboardInterrupt, Interrupted):
+            except BaseException:
+                # Interrupted, or out of the task's time: nothing may go on behind anybody's back.
                 self._rollout.stop()
                 raise
-        self._rollout.remove()
         if result.get("failed"):
             # Whoever was suspended for so long that the rollout gave up is told who went on meanwhile.
             self._lease.keep()

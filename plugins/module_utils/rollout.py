@@ -82,13 +82,13 @@ class Rollout:
         for option in ("wait_timeout", "stabilize"):
             check_seconds(option, self._options[option])
         self._limits = Limits.of(self._options)
+        attendance = Attendance(self._options, self._subject)
         action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
         if self._check_mode:
             return action(SafePoint(), NO_LOCK)
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
-        attendance = Attendance(self._options, self._subject)
         with here.lock(run, self._options["lock_wait"]) as lock:
             return action(attendance.safe_point(lambda: here.check(generation, run)), lock)
 

@@ -32,6 +32,7 @@ class Rollouts:
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet = fleet
+        self.connection = ""
         self.redis: dict[str, Any] = {"redis_url": fleet.redis.control_url, "redis_password": fleet.redis.password}
 
     def lock(self, state: str = "held", **options: Any) -> ModuleRun:
@@ -56,7 +57,10 @@ class Rollouts:
             {"ansible.builtin.debug": {"msg": "KEPT {{ kept.how }}"}},
             {"driftguard.workers.worker_lock": {**lock, "state": "released", "token": "{{ taken.token }}"}}]
         path = self.fleet.directory / "rollout.yml"
-        path.write_text(yaml.safe_dump([{"hosts": "workers", "gather_facts": False, "tasks": tasks}]))
+        play = {"hosts": "workers", "gather_facts": False, "tasks": tasks}
+        if self.connection:
+            play["vars"] = {"ansible_connection": self.connection}
+        path.write_text(yaml.safe_dump([play]))
         return path
 
     def modules(self) -> list[int]:
@@ -245,3 +249,63 @@ def test_a_redis_that_is_away_for_less_than_the_lease_ends_no_rollout(rollouts: 
     assert "KEPT renewed" in log.read_text()
     # What the rollouts of killed playbooks left, too.
     assert list(rollouts.fleet.root.glob("*/state/attended-*")) == []
+
+
+# A connection to this machine with 200 ms more for each command, which a test can break: what was sent then still runs.
+BREAKABLE = """
+import os, time
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.connection.local import Connection as Local
+
+DOCUMENTATION = '''
+name: breakable
+short_description: This machine, far away
+description: [This machine, far away.]
+options: {}
+extends_documentation_fragment: [connection_pipeline]
+'''
+
+class Connection(Local):
+    transport = "breakable"
+
+    def exec_command(self, cmd, in_data=None, sudoable=True):
+        time.sleep(0.2)
+        if os.path.exists("%s"):
+            raise AnsibleConnectionFailure("broken by a test")
+        return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+"""
+
+
+@pytest.fixture
+def broken(rollouts: Rollouts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file that breaks the connection of rollouts as long as it is there."""
+    mark = tmp_path / "broken"
+    (tmp_path / "breakable.py").write_text(BREAKABLE % mark)
+    monkeypatch.setenv("ANSIBLE_CONNECTION_PLUGINS", str(tmp_path))
+    rollouts.connection = "breakable"
+    return mark
+
+
+def test_a_slow_connection_that_breaks_for_less_than_the_heartbeat_ends_nothing(
+    rollouts: Rollouts, broken: Path,
+) -> None:
+    process = in_the_middle(rollouts, "waiting", stabilize=15, heartbeat=60)
+    beat = next(path for path in rollouts.fleet.root.glob("*/state/attended-*/beat"))
+    broken.touch()
+    time.sleep(6)  # three looks that would have been
+    unheard = beat.read_text()
+    time.sleep(2.5)
+    assert beat.read_text() == unheard
+    broken.unlink()
+    assert process.wait(240) == 0, rollouts.fleet.log.read_text()
+
+
+def test_a_host_that_cannot_be_reached_is_told_of_when_its_rollout_has_stopped(
+    rollouts: Rollouts, broken: Path,
+) -> None:
+    process = in_the_middle(rollouts, "waiting", heartbeat=SHORT)
+    broken.touch()
+    assert process.wait(120) == 4, rollouts.fleet.log.read_text()
+    assert rollouts.all_ended()
+    assert "stopped at a safe point by now" in rollouts.fleet.log.read_text()
+    heals(rollouts)
