@@ -183,7 +183,7 @@ def test_a_bake_that_fails_says_what_was_seen(host: Host) -> None:
         return dict(host.engine.containers[container_id])
 
     looks: list[str] = []
-    host.engine.container_ids, host.engine.container = asked, at_work  # type: ignore[method-assign]
+    host.engine.container_ids, host.engine.container = asked, at_work  # type: ignore[method-assign,assignment]
     with pytest.raises(FailedResult, match="health check fails after") as error:
         host.rollout(bake=600.0)
     assert error.value.values["bake"]["restarts"] == 0
