@@ -128,7 +128,7 @@ def modules(fleet: Fleet) -> list[int]:
 def killed_when(fleet: Fleet, condition: Any, what: str) -> None:
     """Deploy, and kill -9 everything of the run at some point."""
     process = fleet.start("deploy-workers.yml", "-e", "worker_stabilize=8")
-    wait_for(condition, what, 90)
+    wait_for(condition, what, 240)
     for pid in modules(fleet):
         os.kill(pid, signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)

@@ -122,6 +122,20 @@ def test_only_a_whole_plain_answer_is_one(answer: bytes, text: str | None) -> No
     assert got(answer) == text
 
 
+def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+    sent = []
+
+    def pour(connection: socket.socket) -> None:
+        connection.sendall(OK + b"\r\n")
+        for _ in range(24):
+            connection.sendall(b"x" * MAX_ANSWER)
+            sent.append(MAX_ANSWER)
+
+    with answering(pour) as port:
+        assert fetch("127.0.0.1", port, "/", time.monotonic() + 60) is None
+    assert len(sent) < 20, "what the sockets' buffers hold, and no more"
+
+
 def test_an_answer_that_drips_ends_in_time_and_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then would keep every single wait short."""
     monkeypatch.setattr(metrics_gateway, "PATIENCE", 1.0)
