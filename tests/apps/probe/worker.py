@@ -4,7 +4,8 @@
 ``crash_after`` seconds: exits with status 3; ``hang``: never becomes healthy; ``ignore_sigterm``: stays until it is
 killed, or only those of a service do; ``lie``: registers this SHA; ``mute``: never registers; ``obey``: says
 that it is fenced when the fleet's record doesn't allow it, or only those of a service do; ``say``: a log line;
-``jobs``: outcome → how many a second, or only of a service, served as metrics; ``once``: a restart mends it.
+``jobs``: outcome → how many a second, or only of a service, served as metrics; ``once``: a restart mends it. ``on``
+a host, ``of`` a service: it misbehaves only there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from urllib.parse import urlsplit
 BEHAVIOUR = json.loads(Path("/app/behaviour.json").read_text())
 IMAGE = json.loads(Path("/etc/driftguard/image.json").read_text())
 ENV = os.environ
+if any(BEHAVIOUR.get(key, ENV[name]) != ENV[name] for key, name in (("on", "WORKER_HOST"), ("of", "WORKER_TYPE"))):
+    BEHAVIOUR = {}
 
 
 class Redis:

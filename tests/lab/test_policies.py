@@ -1,0 +1,104 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What three hosts come to when a rollout goes wrong on one of them, by each policy; a good run heals whatever it left."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterator
+
+import pytest
+from support.redis_server import wait_until
+
+from lab.fleet import LabFleet
+
+pytestmark = pytest.mark.timeout(1800)
+
+BAD: dict[str, tuple[dict[str, Any], int, str, str]] = {
+    "in the canary, at its start": ({"crash_after": 0, "on": "host1"}, 2, "host1", "alpha"),
+    "of one service, after five seconds": ({"crash_after": 5, "on": "host2", "of": "beta"}, 9, "host2", "beta"),
+    "in the last batch, after twelve seconds": ({"crash_after": 12, "on": "host3"}, 17, "host3", "beta"),
+}
+
+
+@pytest.fixture(scope="module")
+def good(life: LabFleet) -> str:
+    """The commit that the fleet runs, and goes back to; each host is a batch."""
+    life.variables["worker_batches"] = ["1"]
+    life.commit(obey=True)
+    life.deploy().must_pass()
+    return life.git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def settled(life: LabFleet, good: str) -> Iterator[str]:
+    """The good commit, which the fleet runs before; afterwards a plain run of it heals whatever is left."""
+    yield good
+    life.git("checkout", "-q", good)
+    life.deploy().must_pass()
+    assert life.everywhere() == life.wanted(good)
+    assert (life.record()["phase"], life.record()["target"]["sha"]) == ("settled", good)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wherever_a_release_is_bad_every_host_is_back_and_proved(life: LabFleet, good: str, name: str) -> None:
+    behaviour, stabilize, host, service = BAD[name]
+    bad = life.commit(obey=True, **behaviour)
+    life.deploy("-e", f"worker_stabilize={stabilize}").must_fail(
+        f"service {service} on {host}", "boom", "every host that had moved is back on what it ran before, proved")
+    assert life.everywhere() == life.wanted(good)
+    assert (life.record()["phase"], life.record()["target"]["sha"]) == ("settled", good)
+    evidence = life.evidence()[-1]
+    assert (evidence["result"], evidence["published"], evidence["release"]["sha"]) == ("rolled back", False, bad)
+
+
+def test_only_the_host_that_failed_goes_back(life: LabFleet, settled: str) -> None:
+    bad = life.commit(obey=True, crash_after=0, on="host2")
+    life.deploy("-e", "worker_on_failure=host").must_fail(
+        "may be on more than one release: nothing was published", "host1: runs the new release",
+        "host3: preflight: not rolled, since another host failed")
+    old = life.wanted(settled)
+    assert life.everywhere() == {**old, "host1": {"alpha": [bad]}}
+    assert {release["sha"] for release in life.record()["allowed"]} == {settled, bad}
+    life.verify("-e", f"worker_expected_sha={settled}").must_fail("host1", "STALE")
+
+
+def test_published_first_the_old_release_is_fenced_and_comes_back_when_the_new_one_is_bad(
+    life: LabFleet, settled: str,
+) -> None:
+    bad = life.commit(obey=True, crash_after=0, on="host3")
+    life.deploy("-e", "worker_publish=before").must_fail("back on what it ran before, proved")
+    assert life.everywhere() == life.wanted(settled)
+    assert published(life)[:3] == [settled, bad, settled]
+
+
+def test_a_host_that_is_away_is_left_behind_fenced_and_named(life: LabFleet, settled: str) -> None:
+    """The first host of the group: another one does what is the whole run's. Its workers still reach Redis."""
+    new = life.commit(obey=True)
+    life.fault("cut", "host1", ssh_only=True)
+    try:
+        life.deploy("-e", "worker_unreachable=continue").must_fail(
+            "was published, but not every host finished", "host1: begin: ",
+            "host1: what runs there on another release is fenced")
+        assert (life.record()["phase"], life.record()["target"]["sha"]) == ("settled", new)
+        wait_until(lambda: states(life, settled) == {"fenced"}, "the workers that were left behind to be fenced")
+        assert states(life, new) == {"running"}
+    finally:
+        life.fault("mend", "host1")
+    assert life.everywhere() == {**life.wanted(new), "host1": {"alpha": [settled]}}
+    life.deploy().must_pass()
+    assert life.everywhere() == life.wanted(new)
+
+
+def published(fleet: LabFleet) -> list[str]:
+    """The commits that were published, the last one first."""
+    entries = [json.loads(text) for text in fleet.redis.client.lrange(f"{fleet.name}:releases", 0, -1)]
+    return [entry["sha"] for entry in entries]
+
+
+def states(fleet: LabFleet, sha: str) -> set[str]:
+    """What the instances of a commit say of themselves."""
+    client = fleet.redis.client
+    found = [client.hgetall(key) for key in client.scan_iter(match=f"{fleet.name}:worker:*:*:version")]
+    return {one["state"] for one in found if one["gitSha"] == sha}
