@@ -106,7 +106,8 @@ class ActionModule(ActionBase):
     def _is_attended(self, arguments: Values, options: Values) -> bool:
         # Whatever is wrong with an option, the module says it best.
         return (
-            not self._task.check_mode
+            options["attended"]
+            and not self._task.check_mode
             and not self._task.async_val
             and arguments.get("state") != "settled"
             and FLEET_PATTERN.match(str(arguments.get("fleet", ""))) is not None

@@ -144,6 +144,12 @@ options:
     type: str
     choices: [auto, always, never]
     default: auto
+  attended:
+    description:
+      - Whether the controller stays with the rollout, as O(progress), O(heartbeat) and O(lease) say. Starting it so
+        takes about a second, which a rollout that has nothing to do need not spend.
+    type: bool
+    default: true
   heartbeat:
     description:
       - Seconds after which the rollout stops at its next safe point when it has heard nothing of the controller. That

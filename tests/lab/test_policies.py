@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What three hosts come to when a rollout goes wrong on one of them, by each policy; a good run heals whatever it left."""
+"""What three hosts come to when a rollout goes wrong on one of them, by each policy; a good run heals what it left."""
 
 from __future__ import annotations
 
