@@ -92,7 +92,9 @@ class ActionModule(ActionBase):
 
     def warn(self, text: str) -> None:
         """Tell a person, who need not do anything yet."""
-        self._display.warning(f"{self._task.args.get('host', '')}: {clean(text, MAX_WARNING)}")
+        # Ansible keeps a task's own warnings back until the task has ended.
+        line = f"[WARNING]: {self._task.args.get('host', '')}: {clean(text, MAX_WARNING)}"
+        self._display.display(line, color=constants.COLOR_WARN, stderr=True)  # type: ignore[attr-defined]
 
     def _options(self, arguments: Values) -> Values:
         """What this plugin reads. The lease, with its secrets, is none of the module's business."""
