@@ -188,7 +188,8 @@ def in_the_middle(rollouts: Rollouts, phase: str, **options: Any) -> subprocess.
     if phase == "stopping":
         wait_for((rollouts.fleet.root / rollouts.fleet.name / "state" / "leaving").exists, "containers to stop", 120)
     else:
-        wait_for(lambda: all_new(rollouts.fleet, old), "new containers", 120)
+        wait_for(lambda: all_new(rollouts.fleet, old) or process.poll() is not None, "new containers", 120)
+        assert process.poll() is None, rollouts.fleet.log.read_text()
     return process
 
 
@@ -262,13 +263,9 @@ import os, time
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.connection.local import Connection as Local
 
-DOCUMENTATION = '''
-name: breakable
-short_description: This machine, far away
-description: [This machine, far away.]
-options: {}
-extends_documentation_fragment: [connection_pipeline]
-'''
+# Its options are the local one's own.
+from ansible.plugins.connection.local import DOCUMENTATION as LOCAL
+DOCUMENTATION = LOCAL.replace("name: local", "name: breakable")
 
 class Connection(Local):
     transport = "breakable"
