@@ -48,7 +48,7 @@ class Deploy:
         ending = run(
             model, self.release, partly, faults=self.faults, chance=self.chance,
             limit=(self.limit,) if self.limit else None, **asdict(self.policy))
-        is_plain = healthy and not self.limit and not self.faults and self.policy == Policy()
+        is_plain = healthy and not (self.limit or self.faults) and self.policy.worker_on_failure == "fleet"
         if is_plain and ending is not None:
             check_bad_release(model, before, ending, self.release)
 

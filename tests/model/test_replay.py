@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 from model.engine import Badness
-from model.fleet import Deed, Deploy, Overlap, play
+from model.fleet import Deed, Deploy, Overlap, Policy, play
 from model.world import Fault, Model, Release
 
 A, B, C = Release("a"), Release("b"), Release("c")
@@ -23,6 +23,9 @@ FOUND: dict[str, tuple[Deed, ...]] = {
         Deploy(A), Deploy(B, (Fault("flaky", 0, "h1", more=2, task="Change the fleet's record"),))),
     "no connection at the last proof": (
         Deploy(A), Deploy(B, (Fault("flaky", 0, "h2", more=2, task="Prove this host"),))),
+    # A host that had not taken the lease itself could not publish the old release when it went back.
+    "published first, and bad on the second host": (
+        Deploy(A), Deploy(Release("bad", Badness("crash", 0.0, "", "h2")), policy=Policy(worker_publish="before"))),
     "a bad release over one that was left midway": (
         Deploy(A), Overlap(B, Release("bad", Badness("crash", 0.0)), 101, lease_ends=True)),
 }
