@@ -152,6 +152,9 @@ def check_run(model: Model, before: Before, ending: Optional[Ending], target: Op
 
 def _check_returned(model: Model, before: Before, ending: Ending, said: str) -> None:
     """Who had moved runs what was proved there last, or nothing when nothing was; nobody else was touched."""
+    moved = [host for host, facts in ending.facts.items() if facts.get("worker_outcome", {}).get("moved")]
+    there = {release for host in moved for release in model.running(host)}
+    assert len(there) <= 1 or not before.published, f"'rolled back' left {there}\n{said}"
     for host, facts in ending.facts.items():
         containers = sorted(model.engines[host].containers)
         if facts.get("worker_outcome", {}).get("moved"):

@@ -26,6 +26,10 @@ FOUND: dict[str, tuple[Deed, ...]] = {
     # A host that had not taken the lease itself could not publish the old release when it went back.
     "published first, and bad on the second host": (
         Deploy(A), Deploy(Release("bad", Badness("crash", 0.0, "", "h2")), policy=Policy(worker_publish="before"))),
+    # Back on what was proved there last, which is the fleet's no more: nobody may call that rolled back.
+    "bad after a host had been left behind": (
+        Deploy(A), Deploy(B, (Fault("cut", 0, "h2"),), policy=Policy(worker_unreachable="continue")),
+        Deploy(Release("bad", Badness("crash", 0.0, "", "h2")), (Fault("mend", 0, "h2"),))),
     "a bad release over one that was left midway": (
         Deploy(A), Overlap(B, Release("bad", Badness("crash", 0.0)), 101, lease_ends=True)),
 }
