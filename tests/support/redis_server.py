@@ -24,7 +24,7 @@ __all__ = ["RedisServer", "next_heartbeat", "redis_server", "running_redis", "wa
 
 HOST = "127.0.0.1"
 PASSWORD = "t3st/pass:w@rd%"  # characters that a URL has to escape
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 180.0
 
 
 def wait_until(condition: Any, what: str, seconds: float = DEADLINE_SECONDS) -> Any:
