@@ -27,12 +27,10 @@ import yaml
 from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
+from .redis_server import BUSY
 
 __all__ = ["PROJECT", "Fleet", "Run", "base_reference", "fleet", "fleet_redis", "module_fleet", "some_fleet", "whole"]
 
-# How many times longer everything may take than on a machine with nothing else to do: tests run beside each other, and
-# what is too late fails all the same, only later.
-BUSY = 10
 PROBE = PROJECT / "tests" / "apps" / "probe"
 TEST_LABEL = "io.driftguard.test"
 SETTINGS: dict[str, Any] = {
