@@ -66,6 +66,23 @@ QUEUES_SPEC: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a module does: its options and the function behind it.
+
+    :param options: more of AnsibleModule's own (``required_if``, ``required_together`` …).
+    """
+
+    spec: dict[str, Any]
+    action: Callable[[Any], Result]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def run_work(work: Work) -> None:
+    """Run a module's work from arguments to exit, as :func:`run_module` does."""
+    run_module(work.spec, work.action, **work.options)
+
+
 def run_module(
     argument_spec: dict[str, Any],
     action: Callable[[AnsibleModule], Result],
@@ -87,10 +104,11 @@ def run_module(
         module.fail_json(**_interrupted().as_result())
     except Exception as error:  # the boundary: no traceback may reach a user
         module.fail_json(**_internal(error).as_result())
-    module.exit_json(**_exit_values(module, result))
+    module.exit_json(**exit_values(module, result))
 
 
-def _exit_values(module: AnsibleModule, result: Result) -> dict[str, Any]:
+def exit_values(module: Any, result: Result) -> dict[str, Any]:
+    """What a module that was successful returns."""
     values: dict[str, Any] = {"changed": result.changed, **result.values}
     if module._diff and result.before != result.after:
         values["diff"] = {
