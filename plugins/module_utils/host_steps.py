@@ -46,9 +46,9 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
     """Do all steps in order, up to the first that fails.
 
     :param works: what the modules do, by their names.
-    :returns: values ``results``, by step; the failure that ends it carries them, and which step it was, as well.
-    :raises DriftguardError: a step's options aren't what its module takes, found before the first step runs; or its work
-        failed.
+    :returns: values ``by_step``; the failure that ends it carries them, and which step it was, as well.
+    :raises DriftguardError: a step's options aren't what its module takes, found before the first step runs; or
+        its work failed.
     """
     steps = [_step(raw, works) for raw in module.params["steps"]]
     for step in steps:
@@ -64,11 +64,11 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
             values = exit_values(part, step.work.action(part))
         except DriftguardError as error:
             results[step.name] = _failed(error)
-            done = {"results": results, "failed_step": step.name, **_diff(diffs)}
+            done = {"by_step": results, "failed_step": step.name, **_diff(diffs)}
             raise FailedResult(error, done, _is_changed(results)) from error
         diffs += [values.pop("diff")] if "diff" in values else []
         results[step.name] = values
-    return Result(_is_changed(results), {"results": results, **_diff(diffs)})
+    return Result(_is_changed(results), {"by_step": results, **_diff(diffs)})
 
 
 def _step(raw: Values, works: Mapping[str, Work]) -> Step:
@@ -86,8 +86,9 @@ def _check_names(steps: list[Step]) -> None:
         for option, source in step.take.items():
             if source.partition(".")[0] not in known or not source.partition(".")[2]:
                 raise DriftguardError(
-                    f"step {step.name}, take, {option}", "an earlier step and one of its return values, as in compose.revision",
-                    repr(source), "name a step that comes before this one")
+                    f"step {step.name}, take, {option}",
+                    "an earlier step and one of its return values, as in compose.revision", repr(source),
+                    "name a step that comes before this one")
         known.add(step.name)
 
 

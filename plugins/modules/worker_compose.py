@@ -148,8 +148,6 @@ changed_secrets:
   elements: str
 """
 
-from typing import Any
-
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
 from ansible_collections.driftguard.workers.plugins.module_utils.work_compose import COMPOSE
 

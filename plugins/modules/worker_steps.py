@@ -90,7 +90,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-results:
+by_step:
   description: What each step returned, by its name; a failed one is the last, and those after it are missing.
   returned: when a step has begun
   type: dict
