@@ -53,7 +53,7 @@ STAGES = {
         _pytest("model", 15 * MINUTE, root=False),
         # Deploys mostly wait, for a grace period, a window, a registration: more of them run than there are cores. A
         # file's tests share what they set up, so a file is what is handed out.
-        _pytest("integration", 60 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
+        _pytest("integration", 75 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
                "--no-loadscope-reorder"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
         _pytest("lab", 45 * MINUTE, True),

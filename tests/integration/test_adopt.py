@@ -65,7 +65,7 @@ def play(playbook: Path, directory: Path, *arguments: str) -> subprocess.Complet
         "ANSIBLE_LOCAL_TEMP": str(directory / "tmp")}
     return subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), str(playbook), *arguments], cwd=PROJECT,
-        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False)
 
 
 def release_for(dest: Path) -> dict[str, Any]:

@@ -139,4 +139,4 @@ def test_another_deploy_holds_the_lease(fleet: Fleet, fleet_redis: FleetRedis) -
     first = fleet.log
     run = fleet.play("deploy-workers.yml")
     run.must_fail("expected", "remedy")
-    assert process.wait(timeout=120) == 0, first.read_text()
+    assert process.wait(timeout=1200) == 0, first.read_text()

@@ -18,7 +18,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway i
 from ansible_collections.driftguard.workers.plugins.module_utils.release_history import HistoryEntry
 from support.modules import ModuleRun, run_module
 from support.record_places import Place
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, wait_until
 from support.registration_entries import register
 from support.releases import release
 
@@ -111,12 +111,18 @@ def test_who_has_not_confirmed_is_named(server: RedisServer, gateway: RedisGatew
 
 
 def test_it_waits_for_those_that_are_on_their_way(server: RedisServer, gateway: RedisGateway, raw: Any) -> None:
-    of_b(raw, "ocr", "aaaaaaaaaaaa", "running")
-    of_b(raw, "ocr", "bbbbbbbbbbbb", "running", ttl_ms=1500)
-    obeys = threading.Timer(1.0, lambda: raw.hset("demo:worker:ocr:aaaaaaaaaaaa:version", "state", "fenced"))
-    obeys.start()
-    run = fence(server, timeout=20).must_pass()
-    obeys.join()
+    of_b(raw, "ocr", "aaaaaaaaaaaa", "running", ttl_ms=600_000)
+    of_b(raw, "ocr", "bbbbbbbbbbbb", "running", ttl_ms=600_000)
+
+    def obey() -> None:
+        wait_until(lambda: now(gateway).target == A, "the fence to be published")
+        raw.hset("demo:worker:ocr:aaaaaaaaaaaa:version", "state", "fenced")
+        raw.delete("demo:worker:ocr:bbbbbbbbbbbb:version")
+
+    workers = threading.Thread(target=obey)
+    workers.start()
+    run = fence(server, timeout=60).must_pass()
+    workers.join()
     assert [row["verdict"] for row in run["confirmed"]] == ["FENCED", "GONE"]
     assert run["unconfirmed"] == []
     assert run["table"][-1] == "[OK] All 2 instances are fenced or gone"

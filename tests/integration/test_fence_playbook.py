@@ -77,7 +77,7 @@ def test_a_deploy_that_is_under_way_is_overtaken(module_fleet: Fleet) -> None:
     wait_for(lambda: bad in str(fleet.redis.client.get(f"{fleet.name}:release")), "it to be allowed", 30)
     run = fence(fleet, bad).must_fail("not everything has confirmed", "[RUNNING]", "docker stop")
     assert "not confirmed: beta:" in run.output
-    assert process.wait(timeout=120) != 0
+    assert process.wait(timeout=1200) != 0
     said = log.read_text()
     assert "was fenced" in said
     assert "a later deploy has overtaken this one" in said

@@ -149,7 +149,7 @@ def test_half_made_containers_are_healed(stubborn: Fleet) -> None:
 def test_interrupted_runs_leave_nothing_working(stubborn: Fleet, sign: signal.Signals) -> None:
     process = under_way(stubborn)
     os.killpg(process.pid, sign)
-    assert process.wait(timeout=60) != 0
+    assert process.wait(timeout=600) != 0
     wait_for(lambda: not processes(f"--project-name {stubborn.project}"), "compose to end", 60)
     converges(stubborn)
 
@@ -162,7 +162,7 @@ def test_the_engine_killed_in_mid_recreate(fleet: Fleet) -> None:
     fleet.deploy().must_pass()
     process = under_way(fleet)
     restart_engine()
-    assert process.wait(timeout=240) != 0
+    assert process.wait(timeout=1200) != 0
     assert "Traceback" not in fleet.log.read_text()
     converges(fleet)
 

@@ -305,10 +305,15 @@ def test_however_it_ends_the_registration_goes(stand: Stand, ending: str, status
 
 
 def test_sigterm_is_the_applications_own_to_handle(stand: Stand) -> None:
-    program = "process.on('SIGTERM', () => setTimeout(() => process.exit(7), 3000)); setInterval(() => {}, 1000);"
+    done = stand.place / "done"
+    program = (
+        f"const finish = () => setInterval(() => require('fs').existsSync('{done}') && process.exit(7), 50);"
+        "process.on('SIGTERM', finish); setInterval(() => {}, 1000); console.log('application ready');")
     with stand.start(program) as worker:
+        worker.said("application ready")
         worker.becomes("running")
         worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: stand.raw.hget(worker.key, "state") == "draining", "the registration to say draining")
+        done.touch()
         assert worker.ended() == 7
         assert not stand.raw.exists(worker.key)

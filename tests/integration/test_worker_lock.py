@@ -249,7 +249,7 @@ class Playbook:
         return ModuleRun(text, json.loads(text))
 
     def output(self) -> str:
-        return self.process.communicate(timeout=120)[0]
+        return self.process.communicate(timeout=600)[0]
 
     def end(self) -> None:
         if self.process.poll() is None:

@@ -14,7 +14,7 @@ from support.redis_server import RedisServer
 __all__ = ["FLEET", "Bull", "refuse"]
 
 FLEET = "demo"
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 180.0
 
 
 async def refuse(job: Any, token: str) -> None:

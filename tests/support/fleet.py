@@ -27,6 +27,7 @@ import yaml
 from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
+from .redis_server import BUSY
 
 __all__ = ["PROJECT", "Fleet", "Run", "base_reference", "fleet", "fleet_redis", "module_fleet", "some_fleet", "whole"]
 
@@ -230,7 +231,7 @@ class Fleet:
                 text=True,
             )
 
-    def play(self, playbook: str, *arguments: str, timeout: float = 240) -> Run:
+    def play(self, playbook: str, *arguments: str, timeout: float = 1200) -> Run:
         """Run a playbook to its end."""
         process = self.start(playbook, *arguments)
         status = process.wait(timeout=timeout)
@@ -312,13 +313,16 @@ class Fleet:
 
 
 def wait_for(condition: Any, what: str, seconds: float = 20.0) -> Any:
-    """Ask until the answer is true; fail with what was awaited."""
-    end = time.monotonic() + seconds
+    """Ask until the answer is true; fail with what was awaited.
+
+    :param seconds: after which a machine with nothing else to do would be late.
+    """
+    end = time.monotonic() + seconds * BUSY
     while True:
         answer = condition()
         if answer:
             return answer
-        assert time.monotonic() < end, f"still waiting after {seconds:g} s for {what}"
+        assert time.monotonic() < end, f"still waiting after {seconds * BUSY:g} s for {what}"
         time.sleep(0.05)
 
 

@@ -108,7 +108,7 @@ class App:
     @staticmethod
     def result(process: subprocess.Popen[str]) -> ModuleRun:
         """What a started module said."""
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=900)
         lines = [line for line in out.splitlines() if line.startswith("{")]
         assert len(lines) == 1, out + err
         assert "Traceback" not in out + err

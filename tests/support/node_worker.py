@@ -151,12 +151,12 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with BullMQ in its ``node_modules``, and the producer."""
     place = tmp_path_factory.mktemp("node") / "producer"
     shutil.copytree(PRODUCER, place, ignore=shutil.ignore_patterns("node_modules"))
-    subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=place, check=True, capture_output=True, timeout=120)
+    subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=place, check=True, capture_output=True, timeout=600)
     return place
 
 
 def produce(node_modules: Path, url: str, prefix: str, queue: str, count: int) -> list[str]:
     """Add jobs as a Node application does; their ids."""
     command = ["node", "produce.js", url, prefix, queue, str(count)]
-    done = subprocess.run(command, cwd=node_modules, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=node_modules, check=True, capture_output=True, text=True, timeout=300)
     return list(json.loads(done.stdout)["ids"])
