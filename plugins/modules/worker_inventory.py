@@ -97,9 +97,10 @@ instances:
   type: int
 """
 
-from ansible.module_utils.basic import AnsibleModule
+from typing import Any, Mapping
+
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_inventory import batched, plan_fleet
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, Work, run_module
 
 ARGUMENTS = {
     **FLEET_SPEC,
@@ -114,11 +115,10 @@ ARGUMENTS = {
 }
 
 
-def check(module: AnsibleModule) -> Result:
+def check(options: Mapping[str, Any], _check_mode: bool) -> Result:
     """The plan of the fleet as return values."""
-    options = dict(module.params)
-    left_out = options.pop("left_out")
-    plan = plan_fleet(**options)
+    left_out = options["left_out"]
+    plan = plan_fleet(**{name: value for name, value in options.items() if name != "left_out"})
     # The inventory is checked as a whole; what is left out must neither be the canary nor count for a percentage.
     rolled = batched([host for host in options["hosts"] if host not in left_out], options["batches"])
     return Result(
@@ -131,9 +131,12 @@ def check(module: AnsibleModule) -> Result:
     )
 
 
+WORK = Work(ARGUMENTS, check)
+
+
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, check)
+    run_module(WORK.arguments, lambda module: WORK.run(module.params, module.check_mode), **WORK.checks)
 
 
 if __name__ == "__main__":
