@@ -57,7 +57,6 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "hosts_that_are_text": (INVENTORY, {**FLEET, "hosts": "one"}, {}),
     "missing": (INVENTORY, {"fleet": "demo", "hosts": {}}, {}),
     "unsupported": (INVENTORY, {**FLEET, "more": "{{ text }}"}, {}),
-    "free_form": (INVENTORY, {"_raw_params": "demo"}, {}),
     "hidden": (INVENTORY, FLEET, {"no_log": True}),
     "decided": (EVIDENCE, DECIDE, {}),
     "text_with_braces": (EVIDENCE, {**WRITE, "outcomes": {"one": "{{ broken }}", "two": GOOD}}, {}),
@@ -72,7 +71,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 # Ansible's own additions to whatever returns a path.
 OF_A_PATH = {"uid", "gid", "owner", "group", "mode", "state", "size", "secontext"}
 REFUSED = {
-    "keys_that_are_no_text", "no_hosts", "bad_spec", "hosts_that_are_text", "missing", "unsupported", "free_form",
+    "keys_that_are_no_text", "no_hosts", "bad_spec", "hosts_that_are_text", "missing", "unsupported",
     "bad_choice", "no_directory", "no_way", "odd_outcomes"}
 
 

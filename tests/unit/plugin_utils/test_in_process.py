@@ -29,7 +29,7 @@ SPEC: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "password": {"type": "str", "no_log": True},
     "inner": {"type": "dict", "options": {"token": {"type": "str", "no_log": True}}},
-    "seen": {"type": "list", "elements": "str", "default": []},
+    "seen": {"type": "dict", "default": {}},
     "directory": {"type": "path"},
 }
 CHECKS = {"required_if": [("state", "absent", ("directory",))], "mutually_exclusive": [("password", "inner")]}
@@ -141,10 +141,10 @@ def test_an_interrupt_is_left_to_ansible() -> None:
 
 def test_a_module_that_changes_its_defaults_changes_them_for_itself() -> None:
     def work(options: Options, _check_mode: bool) -> Result:
-        options["seen"].append("once")
+        options["seen"][str(len(options["seen"]))] = "seen"
         return Result(False, {"seen": options["seen"]})
 
-    assert [run({"name": "a"}, work)["seen"] for _ in range(2)] == [["once"], ["once"]]
+    assert [run({"name": "a"}, work)["seen"] for _ in range(2)] == [{"0": "seen"}, {"0": "seen"}]
 
 
 def test_an_option_by_two_names_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
