@@ -39,7 +39,7 @@ class Part:
         self.check_mode = bool(module.check_mode or step.looks)
         self.no_log_values: set[str] = module.no_log_values
         self.warn = module.warn
-        self._diff = bool(module._diff and not step.looks)
+        self.is_diff = bool(module._diff and not step.looks)
 
 
 def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
@@ -61,7 +61,7 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
     for step, params in zip(steps, ready):
         part = Part(module, step, params if params is not None else _params(module, step, results))
         try:
-            values = exit_values(part, step.work.action(part))
+            values = exit_values(step.work.action(part), part.is_diff)
         except DriftguardError as error:
             results[step.name] = _failed(error)
             done = {"by_step": results, "failed_step": step.name, **_diff(diffs)}
@@ -105,7 +105,7 @@ def _params(module: Any, step: Step, results: Mapping[str, Values]) -> Values:
 
 
 def _validated(step: Step, options: Values) -> Any:
-    return ArgumentSpecValidator(step.work.spec, **step.work.options).validate(options)  # type: ignore[no-untyped-call]
+    return ArgumentSpecValidator(step.work.arguments, **step.work.checks).validate(options)  # type: ignore[no-untyped-call]
 
 
 def _sources(step: Step) -> dict[str, tuple[str, str, str]]:

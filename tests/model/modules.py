@@ -114,7 +114,7 @@ class Modules:
             return {"failed": True, "changed": error.changed, **error.values, **error.as_result()}
         except DriftguardError as error:
             return {"failed": True, **error.as_result()}
-        return module_base.exit_values(module, result)
+        return module_base.exit_values(result, module._diff)
 
     def _image(self, run: Run, check_mode: bool) -> dict[str, Any]:
         release = run.source  # type: ignore[attr-defined]
