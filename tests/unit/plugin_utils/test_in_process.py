@@ -10,7 +10,7 @@ import os
 from collections import UserDict
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
@@ -35,7 +35,6 @@ SPEC: dict[str, Any] = {
 CHECKS = {"required_if": [("state", "absent", ("directory",))], "mutually_exclusive": [("password", "inner")]}
 ERROR = DriftguardError("the thing", "to be there", "nothing", "make it")
 
-Options = Mapping[str, Any]
 
 
 class Tagged(str):
@@ -51,17 +50,17 @@ class Lazy(UserDict[str, Any]):
     """A mapping that is no dict."""
 
 
-def told(options: Options, check_mode: bool) -> Result:
-    return Result(True, {"options": dict(options), "check_mode": check_mode}, "old", "new", "file")
+def told(module: Any) -> Result:
+    return Result(True, {"options": dict(module.params), "check_mode": module.check_mode}, "old", "new", "file")
 
 
-def run(arguments: dict[str, Any], work: Callable[[Options, bool], Result] = told, **settings: bool) -> dict[str, Any]:
+def run(arguments: dict[str, Any], work: Callable[[Any], Result] = told, **settings: bool) -> dict[str, Any]:
     return run_here(Work(SPEC, work, CHECKS), arguments, name="driftguard.workers.some",
                     check_mode=settings.get("check_mode", False), is_diff=settings.get("is_diff", False))
 
 
-def raising(error: BaseException) -> Callable[[Options, bool], Result]:
-    def work(_options: Options, _check_mode: bool) -> Result:
+def raising(error: BaseException) -> Callable[[Any], Result]:
+    def work(_module: Any) -> Result:
         raise error
 
     return work
@@ -130,7 +129,7 @@ def test_an_unexpected_error_is_no_traceback() -> None:
 
 
 def test_a_result_that_is_no_data_is_an_unexpected_error() -> None:
-    found = run({"name": "a"}, lambda _options, _check_mode: Result(True, {"rows": {1, 2}}))
+    found = run({"name": "a"}, lambda _module: Result(True, {"rows": {1, 2}}))
     assert (found["failed"], "a set" in found["found"]) == (True, True)
 
 
@@ -140,7 +139,8 @@ def test_an_interrupt_is_left_to_ansible() -> None:
 
 
 def test_a_module_that_changes_its_defaults_changes_them_for_itself() -> None:
-    def work(options: Options, _check_mode: bool) -> Result:
+    def work(module: Any) -> Result:
+        options = module.params
         options["seen"][str(len(options["seen"]))] = "seen"
         return Result(False, {"seen": options["seen"]})
 
