@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -66,33 +66,66 @@ QUEUES_SPEC: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a module does: its options and the function behind it.
+
+    :param arguments: its argument spec.
+    :param action: does the work and raises :class:`DriftguardError` on failure. Of the module that it gets it uses
+        ``params``, ``check_mode``, ``warn`` and ``no_log_values``.
+    :param checks: more of AnsibleModule's own that its validator knows too (``required_if``, ``required_together`` …).
+    """
+
+    arguments: dict[str, Any]
+    action: Callable[[Any], Result]
+    checks: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_work(work: Work) -> None:
+    """Run a module's work from arguments to exit."""
+    run_module(work.arguments, work.action, **work.checks)
+
+
 def run_module(
     argument_spec: dict[str, Any],
     action: Callable[[AnsibleModule], Result],
     **options: Any,
 ) -> None:
-    """Run a module from arguments to exit; the only place where errors become ``fail_json``.
+    """Run a module from arguments to exit.
 
     :param action: does the work and raises :class:`DriftguardError` on failure.
     :param options: more of AnsibleModule's own (``required_if``, ``mutually_exclusive`` …).
     """
     module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True, **options)  # type: ignore[no-untyped-call]
     try:
-        result = action(module)
-    except FailedResult as error:
-        module.fail_json(changed=error.changed, **{**error.values, **error.as_result()})
-    except DriftguardError as error:
-        module.fail_json(**error.as_result())
+        values = return_values(lambda: action(module), module._diff)
     except KeyboardInterrupt:
-        module.fail_json(**_interrupted().as_result())
+        values = _failure(_interrupted())
+    if values.get("failed") is True:
+        module.fail_json(**values)
+    module.exit_json(**values)
+
+
+def return_values(work: Callable[[], Result], is_diff: bool) -> dict[str, Any]:
+    """What a module returns, done or failed; the only place where errors become results.
+
+    :param is_diff: whether to return what differs.
+    :raises KeyboardInterrupt: as the work does.
+    """
+    try:
+        return exit_values(work(), is_diff)
+    except FailedResult as error:
+        return {"changed": error.changed, **error.values, **_failure(error)}
+    except DriftguardError as error:
+        return _failure(error)
     except Exception as error:  # the boundary: no traceback may reach a user
-        module.fail_json(**_internal(error).as_result())
-    module.exit_json(**_exit_values(module, result))
+        return _failure(_internal(error))
 
 
-def _exit_values(module: AnsibleModule, result: Result) -> dict[str, Any]:
+def exit_values(result: Result, is_diff: bool) -> dict[str, Any]:
+    """What a module returns that has done its work."""
     values: dict[str, Any] = {"changed": result.changed, **result.values}
-    if module._diff and result.before != result.after:
+    if is_diff and result.before != result.after:
         values["diff"] = {
             "before": result.before,
             "after": result.after,
@@ -100,6 +133,10 @@ def _exit_values(module: AnsibleModule, result: Result) -> dict[str, Any]:
             "after_header": result.header,
         }
     return values
+
+
+def _failure(error: DriftguardError) -> dict[str, Any]:
+    return {**error.as_result(), "failed": True}
 
 
 def _interrupted() -> DriftguardError:

@@ -148,45 +148,13 @@ changed_secrets:
   elements: str
 """
 
-from typing import Any
-
-from ansible_collections.driftguard.workers.plugins.module_utils.compose_host import write_compose
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
-    FLEET_SPEC,
-    ROOT_SPEC,
-    SPEC_SPEC,
-    Result,
-    run_module,
-)
-from ansible_collections.driftguard.workers.plugins.module_utils.redis_url import passwords_in
-
-ARGUMENTS = {
-    **FLEET_SPEC,
-    **ROOT_SPEC,
-    **SPEC_SPEC,
-    "host": {"type": "str", "required": True},
-    "release": {"type": "dict"},
-    "generation": {"type": "int"},
-    "run": {"type": "str", "default": ""},
-    "lock_wait": {"type": "float", "default": 60.0},
-    "redis_url": {"type": "str", "required": True},
-    "redis_password": {"type": "str", "no_log": True},
-    "redis_user_per_release": {"type": "bool", "default": False},
-    "secrets": {"type": "dict", "default": {}, "no_log": True},
-    "networks": {"type": "list", "elements": "str", "default": []},
-    "production": {"type": "bool", "default": True},
-}
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
+from ansible_collections.driftguard.workers.plugins.module_utils.work_compose import COMPOSE
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, _write)
-
-
-def _write(module: Any) -> Result:
-    # One that is refused for its password must not show it in what -vvv says of the invocation.
-    module.no_log_values.update(passwords_in(module.params["redis_url"]))
-    return write_compose(module.params, module.check_mode)
+    run_work(COMPOSE)
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ path:
 """
 
 from ansible_collections.driftguard.workers.plugins.module_utils.evidence import decide_or_write
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Work, run_work
 
 ARGUMENTS = {
     **FLEET_SPEC,
@@ -190,15 +190,16 @@ ARGUMENTS = {
     "details": {"type": "dict", "default": {}},
     "directory": {"type": "path"},
 }
+WORK = Work(
+    ARGUMENTS,
+    lambda module: decide_or_write(module.params, module.check_mode),
+    {"required_if": [("state", "written", ("directory",))]},
+)
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(
-        ARGUMENTS,
-        lambda module: decide_or_write(module.params, module.check_mode),
-        required_if=[("state", "written", ("directory",))],
-    )
+    run_work(WORK)
 
 
 if __name__ == "__main__":

@@ -48,26 +48,13 @@ installed:
   elements: str
 """
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.driftguard.workers.plugins.module_utils.guard_files import install_guards
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
-    FLEET_SPEC,
-    ROOT_SPEC,
-    Result,
-    run_module,
-)
-
-ARGUMENTS = {**FLEET_SPEC, **ROOT_SPEC, "files": {"type": "dict", "required": True}}
-
-
-def install(module: AnsibleModule) -> Result:
-    """What was put back."""
-    return install_guards(module.params, module.check_mode)
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
+from ansible_collections.driftguard.workers.plugins.module_utils.work_guard import GUARD
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, install)
+    run_work(GUARD)
 
 
 if __name__ == "__main__":

@@ -110,34 +110,13 @@ durations:
   type: dict
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.image_pull import pull_images
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
-    FLEET_SPEC,
-    REGISTRY_SPEC,
-    REGISTRY_TOGETHER,
-    ROOT_SPEC,
-    run_module,
-)
-
-ARGUMENTS = {
-    **FLEET_SPEC,
-    **ROOT_SPEC,
-    **REGISTRY_SPEC,
-    "host": {"type": "str", "required": True},
-    "revision": {"type": "str", "default": "current"},
-    "desired": {"type": "dict"},
-    "fenced": {"type": "list", "elements": "str", "default": []},
-    "timeout": {"type": "float", "default": 300.0},
-}
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
+from ansible_collections.driftguard.workers.plugins.module_utils.work_image_pull import IMAGE_PULL
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(
-        ARGUMENTS,
-        lambda module: pull_images(module.params, module.check_mode),
-        required_together=REGISTRY_TOGETHER,
-    )
+    run_work(IMAGE_PULL)
 
 
 if __name__ == "__main__":

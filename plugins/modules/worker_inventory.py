@@ -97,9 +97,10 @@ instances:
   type: int
 """
 
-from ansible.module_utils.basic import AnsibleModule
+from typing import Any
+
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_inventory import batched, plan_fleet
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, Work, run_work
 
 ARGUMENTS = {
     **FLEET_SPEC,
@@ -114,7 +115,7 @@ ARGUMENTS = {
 }
 
 
-def check(module: AnsibleModule) -> Result:
+def check(module: Any) -> Result:
     """The plan of the fleet as return values."""
     options = dict(module.params)
     left_out = options.pop("left_out")
@@ -131,9 +132,12 @@ def check(module: AnsibleModule) -> Result:
     )
 
 
+WORK = Work(ARGUMENTS, check)
+
+
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, check)
+    run_work(WORK)
 
 
 if __name__ == "__main__":

@@ -274,43 +274,13 @@ problem:
   sample: ''
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
-    FLEET_SPEC,
-    REDIS_SPEC,
-    ROOT_SPEC,
-    run_module,
-)
-from ansible_collections.driftguard.workers.plugins.module_utils.release_change import run_release
-
-RELEASE = {"release_id": {"type": "str", "required": True}, "sha": {"type": "str", "required": True}}
-ARGUMENTS = {
-    **FLEET_SPEC,
-    **ROOT_SPEC,
-    **REDIS_SPEC,
-    "redis_url": {"type": "str"},
-    "state": {"type": "str", "choices": ["read", "rolling", "settled", "fenced"], "default": "read"},
-    "scope": {"type": "str", "choices": ["fleet", "host"], "default": "fleet"},
-    "target": {"type": "dict", "options": RELEASE},
-    "generation": {"type": "int"},
-    "run": {"type": "str", "default": ""},
-    "running": {"type": "list", "elements": "dict", "options": RELEASE},
-    "fenced": {"type": "list", "elements": "dict", "options": RELEASE, "default": []},
-    "revisions": {"type": "dict", "default": {}},
-    "by": {"type": "str", "default": ""},
-    "token": {"type": "str", "default": "", "no_log": False},
-    "lock_wait": {"type": "float", "default": 60.0},
-}
-NEEDED = [
-    ("scope", "fleet", ("redis_url",)),
-    ("state", "rolling", ("target", "generation")),
-    ("state", "settled", ("target", "generation")),
-    ("state", "fenced", ("target", "generation", "fenced")),
-]
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
+from ansible_collections.driftguard.workers.plugins.module_utils.work_release import RELEASE
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, run_release, required_if=NEEDED)
+    run_work(RELEASE)
 
 
 if __name__ == "__main__":

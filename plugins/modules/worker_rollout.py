@@ -337,39 +337,13 @@ durations:
   type: dict
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.attendance import ATTENDED_SPEC
-from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, ROOT_SPEC, run_module
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout import Rollout
-
-ARGUMENTS = {
-    **FLEET_SPEC,
-    **ROOT_SPEC,
-    "host": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["present", "settled", "absent"], "default": "present"},
-    "revision": {"type": "str", "default": "current"},
-    "desired": {"type": "dict"},
-    "fenced": {"type": "list", "elements": "str", "default": []},
-    "services": {"type": "list", "elements": "str", "default": []},
-    "prune": {"type": "str", "choices": ["none", "project", "all"], "default": "none"},
-    "generation": {"type": "int", "required": True},
-    "published": {"type": "int"},
-    "run": {"type": "str", "default": ""},
-    "wait_timeout": {"type": "float", "default": 120.0},
-    "stabilize": {"type": "float", "default": 20.0},
-    "bake": {"type": "float", "default": 0.0},
-    "max_restarts": {"type": "int", "default": 0},
-    "max_failed_jobs": {"type": "float"},
-    "min_jobs": {"type": "int", "default": 20},
-    "lock_wait": {"type": "float", "default": 60.0},
-    **ATTENDED_SPEC,
-    "attendance": {"type": "path"},
-}
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
+from ansible_collections.driftguard.workers.plugins.module_utils.work_rollout import ROLLOUT
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, lambda module: Rollout(Engine.connect(), module.params, module.check_mode).run())
+    run_work(ROLLOUT)
 
 
 if __name__ == "__main__":

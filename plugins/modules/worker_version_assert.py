@@ -153,35 +153,13 @@ record:
   type: dict
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
-    FLEET_SPEC,
-    REDIS_SPEC,
-    ROOT_SPEC,
-    SPEC_SPEC,
-    run_module,
-)
-from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import gateway_of
-from ansible_collections.driftguard.workers.plugins.module_utils.version_check import check_versions
-
-ARGUMENTS = {
-    **FLEET_SPEC,
-    **ROOT_SPEC,
-    **SPEC_SPEC,
-    "services": {"type": "dict"},
-    **REDIS_SPEC,
-    "host": {"type": "str", "required": True},
-    "hosts": {"type": "list", "elements": "str"},
-    "expected_sha": {"type": "str"},
-    "revision": {"type": "str", "default": "current"},
-    "check_record": {"type": "bool", "default": True},
-    "timeout": {"type": "float", "default": 20.0},
-}
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
+from ansible_collections.driftguard.workers.plugins.module_utils.work_version_assert import VERSION_ASSERT
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, lambda module: check_versions(module.params, Engine.connect(), gateway_of(module)))
+    run_work(VERSION_ASSERT)
 
 
 if __name__ == "__main__":

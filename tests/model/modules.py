@@ -36,7 +36,7 @@ __all__ = ["Modules", "ProductDefect", "in_process"]
 PACKAGE = "ansible_collections.driftguard.workers.plugins"
 _REAL = (
     "worker_inventory", "worker_evidence", "worker_lock", "worker_release", "worker_rollout", "worker_version_assert",
-    "worker_compose", "worker_guard", "worker_image_pull", "worker_history", "worker_version_info",
+    "worker_compose", "worker_guard", "worker_image_pull", "worker_history", "worker_version_info", "worker_steps",
 )
 _current: list[_Call] = []
 
@@ -95,7 +95,7 @@ class Modules:
             result = self._real(name, arguments, check_mode)
         finally:
             _current.pop()
-            if name == "worker_release":
+            if name in ("worker_release", "worker_steps"):
                 self._model.look_again(host)
         if "this is a defect" in str(result.get("msg", "")):
             raise ProductDefect(result["msg"])
@@ -114,7 +114,7 @@ class Modules:
             return {"failed": True, "changed": error.changed, **error.values, **error.as_result()}
         except DriftguardError as error:
             return {"failed": True, **error.as_result()}
-        return module_base._exit_values(module, result)
+        return module_base.exit_values(result, module._diff)
 
     def _image(self, run: Run, check_mode: bool) -> dict[str, Any]:
         release = run.source  # type: ignore[attr-defined]
@@ -152,12 +152,13 @@ def _loaded(name: str) -> tuple[Callable[[Any], Any], ModuleArgumentSpecValidato
             raise _Caught(spec, action, options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "run_module", catch)
+            for place in (module, module_base):
+                patch.setattr(place, "run_module", catch, raising=False)
             try:
                 module.main()
             except _Caught as caught:
                 validator = ModuleArgumentSpecValidator(  # type: ignore[no-untyped-call]
-                    caught.spec, required_if=caught.options.get("required_if"))
+                    caught.spec, **caught.options)
                 _known[name] = caught.action, validator
     return _known[name]
 

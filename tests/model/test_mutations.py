@@ -24,7 +24,7 @@ A, B = Release("a"), Release("b")
 LATE_CRASH = Release("bad", Badness("crash", 5.0, host="h2"))
 # Silent is what only the proof finds: healthy, stable, and never registered.
 SILENT = Release("bad", Badness("silent"))
-HOST_RECORD = Fault("flaky", 0, "h1", more=2, task="Change this host's record")
+HOST_RECORD = Fault("flaky", 0, "h1", more=3, task="Take the steps on this host")
 FLEET_RECORD = Fault("flaky", 0, "h1", more=2, task="Change the fleet's record")
 ROLE = "roles/worker_fleet/"
 
@@ -53,10 +53,10 @@ FILES = [
             "- inventory_hostname in __worker_fleet_leader.__worker_fleet_decision.back | reject('eq', 'h1')",
             (Deploy(A), Deploy(LATE_CRASH))),
     Spoiled("a host is through without a proof", ROLE + "tasks/roll.yml",
-            "ansible.builtin.include_tasks: prove.yml", "ansible.builtin.debug: {msg: no proof}",
+            "+ [__worker_fleet_settled_step] }}", "* 0 + [__worker_fleet_settled_step] }}",
             (Deploy(A), Deploy(SILENT))),
-    Spoiled("an unreachable host counts as settled", ROLE + "tasks/record.yml",
-            "when: __worker_fleet_host_change is unreachable", "when: false",
+    Spoiled("an unreachable host counts as settled", ROLE + "tasks/steps.yml",
+            "when: __worker_fleet_done is unreachable", "when: false",
             (Deploy(A), Deploy(B, (HOST_RECORD,)))),
     Spoiled("an unreachable host counts as published", ROLE + "tasks/publish.yml",
             "when: __worker_fleet_record_change is unreachable", "when: false",
@@ -71,9 +71,9 @@ FILES = [
             "label: \"{{ worker_batch | join(', ') }}\"\n      when: inventory_hostname in worker_batch",
             (Deploy(A), Deploy(SILENT, chance=Chance(backwards=True)))),
     Spoiled("preflight does what it should only look at", ROLE + "tasks/preflight.yml",
-            "check_mode: true", "check_mode: false", (Deploy(A), Deploy(LATE_CRASH, (Fault("cut", 50, "h2"),)))),
+            "looks: true", "looks: false", (Deploy(A), Deploy(LATE_CRASH, (Fault("cut", 50, "h2"),)))),
     Spoiled("a rollback leaves out the records", ROLE + "tasks/rollback.yml",
-            "ansible.builtin.include_tasks: record.yml", "ansible.builtin.debug: {msg: no record}",
+            "[__worker_fleet_proof_step, __worker_fleet_settled_step]", "[__worker_fleet_proof_step]",
             (Deploy(A), Deploy(LATE_CRASH))),
     Spoiled("the proved revision isn't kept", ROLE + "tasks/decide.yml",
             "- __worker_fleet_rollout.revision != __worker_fleet_rollout.previous", "- false", (Deploy(A), Deploy(B))),

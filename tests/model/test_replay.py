@@ -18,11 +18,11 @@ FOUND: dict[str, tuple[Deed, ...]] = {
     "overtaken after it had published": (Deploy(A), *(Overlap(B, C, at, lease_ends=True) for at in range(152, 184, 4))),
     # Success, though a record had not been settled: a lost connection rescues nothing.
     "no connection while a host is settled": (
-        Deploy(A), Deploy(B, (Fault("flaky", 0, "h2", more=2, task="Change this host's record"),))),
+        Deploy(A), Deploy(B, (Fault("flaky", 0, "h2", more=3, task="Take the steps on this host"),))),
     "no connection while the fleet is settled": (
         Deploy(A), Deploy(B, (Fault("flaky", 0, "h1", more=2, task="Change the fleet's record"),))),
     "no connection at the last proof": (
-        Deploy(A), Deploy(B, (Fault("flaky", 0, "h2", more=2, task="Prove this host"),))),
+        Deploy(A), Deploy(B, (Fault("flaky", 0, "h2", more=4, task="Take the steps on this host"),))),
     # A host that had not taken the lease itself could not publish the old release when it went back.
     "published first, and bad on the second host": (
         Deploy(A), Deploy(Release("bad", Badness("crash", 0.0, "", "h2")), policy=Policy(worker_publish="before"))),

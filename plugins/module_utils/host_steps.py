@@ -1,0 +1,126 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Several modules' work, one after the other in one process: the work of worker_steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from .errors import DriftguardError
+from .module_base import FailedResult, Result, Work, exit_values
+
+Values = Dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One module's call.
+
+    :param take: option to ``step.value``: what an earlier step returned.
+    :param looks: runs in check mode whatever the run does, and shows no diff.
+    """
+
+    name: str
+    work: Work
+    options: Values
+    take: Mapping[str, str]
+    looks: bool
+
+
+class Part:
+    """What a step's work sees of the module that it is a part of."""
+
+    def __init__(self, module: Any, step: Step, params: Values) -> None:
+        self.params = params
+        self.check_mode = bool(module.check_mode or step.looks)
+        self.no_log_values: set[str] = module.no_log_values
+        self.warn = module.warn
+        self.is_diff = bool(module._diff and not step.looks)
+
+
+def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
+    """Do all steps in order, up to the first that fails.
+
+    :param works: what the modules do, by their names.
+    :returns: values ``by_step``; the failure that ends it carries them, and which step it was, as well.
+    :raises DriftguardError: a step's options aren't what its module takes, found before the first step runs; or
+        its work failed.
+    """
+    steps = [_step(raw, works) for raw in module.params["steps"]]
+    for step in steps:
+        # Whatever is said from here on, as of the invocation at -vvv, may have these in it.
+        module.no_log_values.update(_validated(step, step.options)._no_log_values)
+    _check_names(steps)
+    ready = [None if step.take else _params(module, step, {}) for step in steps]
+    results: dict[str, Values] = {}
+    diffs: list[Any] = []
+    for step, params in zip(steps, ready):
+        part = Part(module, step, params if params is not None else _params(module, step, results))
+        try:
+            values = exit_values(step.work.action(part), part.is_diff)
+        except DriftguardError as error:
+            results[step.name] = _failed(error)
+            done = {"by_step": results, "failed_step": step.name, **_diff(diffs)}
+            raise FailedResult(error, done, _is_changed(results)) from error
+        diffs += [values.pop("diff")] if "diff" in values else []
+        results[step.name] = values
+    return Result(_is_changed(results), {"by_step": results, **_diff(diffs)})
+
+
+def _step(raw: Values, works: Mapping[str, Work]) -> Step:
+    # A value that isn't given is none: templates have no other way to leave out what lies this deep.
+    given = {name: value for name, value in raw["options"].items() if value is not None}
+    return Step(raw["name"], works[raw["module"]], given, raw["take"], raw["looks"])
+
+
+def _check_names(steps: list[Step]) -> None:
+    known: set[str] = set()
+    for step in steps:
+        if step.name in known:
+            raise DriftguardError(
+                f"step {step.name}", "a name of its own", "two steps of that name", "give each step another name")
+        for option, source in step.take.items():
+            if source.partition(".")[0] not in known or not source.partition(".")[2]:
+                raise DriftguardError(
+                    f"step {step.name}, take, {option}",
+                    "an earlier step and one of its return values, as in compose.revision", repr(source),
+                    "name a step that comes before this one")
+        known.add(step.name)
+
+
+def _params(module: Any, step: Step, results: Mapping[str, Values]) -> Values:
+    """The options as the module's own argument specification makes them."""
+    taken = {option: results[name].get(value) for option, (name, _dot, value) in _sources(step).items()}
+    found = _validated(step, {**step.options, **{name: one for name, one in taken.items() if one is not None}})
+    module.no_log_values.update(found._no_log_values)
+    if found.error_messages:
+        raise DriftguardError(
+            f"step {step.name}, options", "what its module takes", "; ".join(found.error_messages),
+            "see ansible-doc of the module")
+    return dict(found.validated_parameters)
+
+
+def _validated(step: Step, options: Values) -> Any:
+    return ArgumentSpecValidator(step.work.arguments, **step.work.checks).validate(options)  # type: ignore[no-untyped-call]
+
+
+def _sources(step: Step) -> dict[str, tuple[str, str, str]]:
+    return {option: source.partition(".") for option, source in step.take.items()}
+
+
+def _failed(error: DriftguardError) -> Values:
+    values: Optional[Values] = error.values if isinstance(error, FailedResult) else None
+    changed = error.changed if isinstance(error, FailedResult) else False
+    return {"failed": True, "changed": changed, **(values or {}), **error.as_result()}
+
+
+def _diff(diffs: list[Any]) -> Values:
+    return {"diff": diffs} if diffs else {}
+
+
+def _is_changed(results: Mapping[str, Values]) -> bool:
+    return any(values.get("changed") for values in results.values())

@@ -1,0 +1,12 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The options and the work of worker_guard."""
+
+from __future__ import annotations
+
+from .guard_files import install_guards
+from .module_base import FLEET_SPEC, ROOT_SPEC, Work
+
+ARGUMENTS = {**FLEET_SPEC, **ROOT_SPEC, "files": {"type": "dict", "required": True}}
+GUARD = Work(ARGUMENTS, lambda module: install_guards(module.params, module.check_mode))

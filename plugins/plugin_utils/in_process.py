@@ -1,0 +1,170 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Modules that need nothing of a host run in the task's own process, if that is on the host they were meant for.
+
+A module that goes the usual way is packed, and a Python of its own is started, which compiles all of it. The result is
+the same either way, as far as the module's documentation goes: Ansible's own additions to whatever returns a ``path``
+(owner, size …) are missing. The module's Python is Ansible's own here, whatever ``ansible_python_interpreter`` says, so
+that is what its imports have to get by with; and the system's log has no line of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from datetime import date
+from types import SimpleNamespace
+from typing import Any, Dict, Iterator, Mapping, Optional
+
+from ansible.module_utils.common.arg_spec import ModuleArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.common.warnings import get_deprecation_messages, get_warning_messages
+from ansible.module_utils.errors import UnsupportedError
+from ansible.plugins.action.normal import ActionModule as UsualAction
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Result, Work, return_values
+
+Values = Dict[str, Any]
+
+
+class InProcessAction(UsualAction):
+    """Runs :attr:`work` in this process where it can, else as any module."""
+
+    work: Work
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Values] = None) -> Values:
+        """The module's result."""
+        arguments = self._arguments() if self._is_here() else None
+        if arguments is None:
+            return dict(super().run(tmp, task_vars))  # type: ignore[no-untyped-call]
+        self._display.vvv(f"{self._task.action} runs in this process")
+        with directory(self._loader.get_basedir()):
+            return run_here(
+                self.work, arguments, name=self._task.action, check_mode=self._task.check_mode, is_diff=self._task.diff)
+
+    def _arguments(self) -> Optional[Values]:
+        try:
+            return dict(plain(self._task.args))
+        except NotPlain as error:
+            # Ansible's own encoders know more types, or say why not.
+            self._display.vvv(f"{self._task.action} gets a process of its own: {error}")
+            return None
+
+    def _is_here(self) -> bool:
+        """Whether a process of the module's own would be this one's child and equal: same machine, user, environment.
+
+        Becoming any user goes through sudo or its like, which may refuse or change the environment. One process runs
+        all rounds of a loop, and what names a file after its process would write the same file again.
+        """
+        return (
+            self._connection.transport == "local"
+            and self._connection.become is None
+            and not self._task.async_val
+            and not self._task.loop
+            and not self._has_environment()
+            and is_directory(self._loader.get_basedir())
+        )
+
+    def _has_environment(self) -> bool:
+        environment: Values = {}
+        self._compute_environment_string(environment)  # type: ignore[no-untyped-call]
+        return bool(environment)
+
+
+class NotPlain(Exception):
+    """A value has no form in JSON that is known here; says which."""
+
+
+def is_directory(path: str) -> bool:
+    """Whether one can go there and come back."""
+    try:
+        return os.access(path, os.X_OK) and os.access(os.getcwd(), os.X_OK)
+    except OSError:  # the present one was removed
+        return False
+
+
+@contextmanager
+def directory(path: str) -> Iterator[None]:
+    """Be in a directory, that of the playbook: where Ansible starts local modules, and their relative paths begin."""
+    before = os.getcwd()
+    os.chdir(path)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def run_here(work: Work, arguments: Values, *, name: str, check_mode: bool, is_diff: bool) -> Values:
+    """Run a module in this process; its return values are those that AnsibleModule would print.
+
+    :param arguments: the task's, as :func:`plain` data.
+    :param name: the module's, for messages.
+    :raises KeyboardInterrupt: the playbook is ending, which nobody but Ansible itself tells.
+    """
+    told, deprecated = len(get_warning_messages()), len(get_deprecation_messages())
+    validator = ModuleArgumentSpecValidator(deepcopy(work.arguments), **work.checks)  # type: ignore[no-untyped-call]
+    found = validator.validate(arguments)  # type: ignore[no-untyped-call]
+    options = found.validated_parameters
+    module = SimpleNamespace(params=options, check_mode=check_mode)
+    if found.errors.errors:
+        values: Values = {"failed": True, "msg": _message(found.errors, name)}
+    else:
+        values = return_values(lambda: _plain_result(work.action(module)), is_diff)
+    values = plain({"invocation": {"module_args": options}, **values})
+    # ansible-core 2.19 shows them by itself as soon as they come up; then there are none here.
+    for kind, said in (("warnings", get_warning_messages()[told:]),
+                       ("deprecations", get_deprecation_messages()[deprecated:])):
+        if said:
+            values[kind] = list(said)
+    return dict(remove_values(values, found._no_log_values))  # type: ignore[no-untyped-call]
+
+
+def _plain_result(result: Result) -> Result:
+    return replace(result, values=plain(result.values))
+
+
+def _message(errors: Any, name: str) -> str:
+    if isinstance(errors[0], UnsupportedError):
+        return f"Unsupported parameters for ({name}) module: {errors.msg}"
+    return str(errors.msg)
+
+
+def plain(value: Any) -> Any:
+    """The value as a module gets it: as it comes out of JSON, with no tag, no template and no type of Ansible's own.
+
+    :raises NotPlain: it has no such form that is known here.
+    """
+    try:
+        return _plain(value)
+    except RecursionError as error:
+        raise NotPlain("nested too deeply") from error
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        # str() would ask the type, which may well answer with one of its own.
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(content) for key, content in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(element) for element in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    raise NotPlain(f"a {type(value).__name__}")
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return str.__str__(key)
+    if key is None or isinstance(key, (bool, int, float)):
+        return json.dumps(_plain(key))
+    raise NotPlain(f"a {type(key).__name__} as a key")

@@ -1,0 +1,139 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Several modules' work in one call: in order, up to the first that fails, each as its own module would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.host_steps import run_steps
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult, Result, Work
+
+SPEC = {
+    "number": {"type": "int", "default": 1}, "word": {"type": "str"}, "other": {"type": "str"},
+    "password": {"type": "str", "no_log": True}}
+
+
+class Fake:
+    """What run_steps uses of AnsibleModule, and what the steps' works saw."""
+
+    def __init__(self, *steps: dict[str, Any], check: bool = False, diff: bool = False) -> None:
+        blank: dict[str, Any] = {"options": {}, "take": {}, "looks": False}
+        self.params = {"steps": [{**blank, "name": step["module"], **step} for step in steps]}
+        self.check_mode, self._diff = check, diff
+        self.no_log_values: set[str] = set()
+        self.seen: list[tuple[str, dict[str, Any], bool]] = []
+        self.warnings: list[str] = []
+        self.warn = self.warnings.append
+
+    def run(self) -> Result:
+        """Run the steps."""
+        works = {
+            "good": self._work("good", lambda _part: Result(False, {"revision": 7, "none": None})),
+            "changes": self._work("changes", lambda _part: Result(True, {}, "old\n", "new\n", "a file")),
+            "bad": self._work("bad", self._bad), "half": self._work("half", self._half)}
+        return run_steps(self, works)
+
+    def _work(self, name: str, action: Any) -> Work:
+        def work(part: Any) -> Result:
+            self.seen.append((name, part.params, part.check_mode))
+            result: Result = action(part)
+            return result
+
+        return Work(SPEC, work, {"required_together": [("word", "other")]})
+
+    @staticmethod
+    def _bad(_part: Any) -> Result:
+        raise DriftguardError("a thing", "this", "that", "mend it")
+
+    @staticmethod
+    def _half(part: Any) -> Result:
+        part.warn("half done")
+        raise FailedResult(DriftguardError("a thing", "all", "half", "mend it"), {"steps": ["one"]}, changed=True)
+
+
+def test_in_order_each_with_its_options_and_its_result() -> None:
+    fake = Fake({"module": "good", "options": {"number": "5"}}, {"module": "changes"})
+    result = fake.run()
+    plain = {"word": None, "other": None, "password": None}
+    assert fake.seen == [("good", {"number": 5, **plain}, False), ("changes", {"number": 1, **plain}, False)]
+    assert result.changed
+    assert result.values == {
+        "by_step": {"good": {"changed": False, "revision": 7, "none": None}, "changes": {"changed": True}}}
+
+
+def test_what_an_earlier_step_returned_is_taken() -> None:
+    fake = Fake(
+        {"module": "good", "name": "first"},
+        {"module": "good", "take": {"number": "first.revision", "password": "first.none", "word": "first.not_there"}})
+    fake.run()
+    assert [options["number"] for _name, options, _check in fake.seen] == [1, 7]
+    assert (fake.seen[1][1]["password"], fake.seen[1][1]["word"]) == (None, None)
+
+
+def test_one_that_is_null_counts_as_not_given() -> None:
+    fake = Fake({"module": "good", "options": {"number": None, "word": None}})
+    fake.run()
+    assert fake.seen[0][1]["number"] == 1
+
+
+@pytest.mark.parametrize(("module", "changed", "values"), [("bad", False, {}), ("half", True, {"steps": ["one"]})])
+def test_the_first_failure_ends_it_and_says_what_was_done(module: str, changed: bool, values: dict[str, Any]) -> None:
+    fake = Fake({"module": "good"}, {"module": module}, {"module": "changes"})
+    with pytest.raises(FailedResult) as caught:
+        fake.run()
+    assert [name for name, _options, _check in fake.seen] == ["good", module]
+    assert (caught.value.subject, caught.value.remedy, caught.value.changed) == ("a thing", "mend it", changed)
+    assert caught.value.values["failed_step"] == module
+    told = caught.value.values["by_step"]
+    assert list(told) == ["good", module]
+    assert told[module] == {"failed": True, "changed": changed, **values, **caught.value.as_result()}
+    assert fake.warnings == (["half done"] if module == "half" else [])
+
+
+def test_what_changed_before_a_failure_counts() -> None:
+    with pytest.raises(FailedResult) as caught:
+        Fake({"module": "changes"}, {"module": "bad"}).run()
+    assert caught.value.changed
+
+
+@pytest.mark.parametrize("bad", [
+    {"options": {"number": "many"}}, {"options": {"nobody": 1}}, {"options": {"word": "alone"}},
+    {"take": {"number": "later.revision"}}, {"take": {"number": "first"}}, {"take": {"number": "first."}},
+    {"name": "first"},
+])
+def test_bad_options_cost_nothing(bad: dict[str, Any]) -> None:
+    fake = Fake({"module": "changes", "name": "first"}, {"module": "good", **bad})
+    with pytest.raises(DriftguardError, match=r"step (good|first)"):
+        fake.run()
+    assert fake.seen == []
+
+
+def test_secrets_are_known_before_anything_is_said() -> None:
+    fake = Fake({"module": "good", "options": {"password": "s3cret-one"}}, {"module": "good"})
+    with pytest.raises(DriftguardError, match="two steps of that name"):
+        fake.run()
+    assert "s3cret-one" in fake.no_log_values
+
+
+@pytest.mark.parametrize(("check", "looks", "seen"), [
+    (False, False, False), (False, True, True), (True, False, True), (True, True, True)])
+def test_a_step_may_only_look_and_none_does_more_than_the_run(check: bool, looks: bool, seen: bool) -> None:
+    fake = Fake({"module": "good", "looks": looks}, check=check)
+    fake.run()
+    assert fake.seen[0][2] is seen
+
+
+def test_differences_are_shown_together_but_for_those_that_only_look() -> None:
+    steps = (
+        {"module": "changes"}, {"module": "changes", "name": "again"},
+        {"module": "changes", "name": "look", "looks": True})
+    one = {"before": "old\n", "after": "new\n", "before_header": "a file", "after_header": "a file"}
+    assert Fake(*steps, diff=True).run().values["diff"] == [one, one]
+    assert "diff" not in Fake(*steps).run().values
+    with pytest.raises(FailedResult) as caught:
+        Fake({"module": "changes"}, {"module": "bad"}, diff=True).run()
+    assert caught.value.values["diff"] == [one]
