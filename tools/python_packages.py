@@ -22,11 +22,11 @@ VENV_REMEDY = "install python3-venv, or set PYTHON to an interpreter that has ve
 
 def steps(profile: str) -> list[Step]:
     """The steps that bring the environment to a profile's locks."""
-    controller = _step("controller", "Python environment", [REQUIREMENTS / "controller.txt"])
+    controller = _step("controller", "ansible-playbook", "Python environment", [REQUIREMENTS / "controller.txt"])
     if profile in ("demo", "lab"):
         return [controller]
     locks = [REQUIREMENTS / "dev.txt", *([WORKER_LOCK] if WORKER_LOCK.exists() else [])]
-    return [controller, _step("dev", "Python environment, tests and linters", locks)]
+    return [controller, _step("dev", "pytest", "Python environment, tests and linters", locks)]
 
 
 def pip_download(lock: Path, place: Path) -> list[str]:
@@ -36,10 +36,11 @@ def pip_download(lock: Path, place: Path) -> list[str]:
         "--dest", str(place)]
 
 
-def _step(name: str, title: str, locks: Sequence[Path]) -> Step:
+def _step(name: str, program: str, title: str, locks: Sequence[Path]) -> Step:
+    # An environment that was made anew has the one's packages and not yet the other's.
     return Step(
         name=f"python-{name}", title=title, inputs=partial(digest, locks, sys.version),
-        present=PYTHON.exists, action=partial(_install, locks))
+        present=(PYTHON.parent / program).exists, action=partial(_install, locks))
 
 
 def _install(locks: Sequence[Path], log: IO[bytes]) -> None:
