@@ -313,7 +313,7 @@ class Fleet:
 
 
 def wait_for(condition: Any, what: str, seconds: float = 20.0) -> Any:
-    """Ask until the answer is true; fail with what was awaited, when a machine with nothing else to do would be late."""
+    """Ask until the answer is true; fail with what was awaited, when a machine with nothing to do would be late."""
     end = time.monotonic() + seconds * BUSY
     while True:
         answer = condition()
