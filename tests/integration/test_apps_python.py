@@ -48,9 +48,10 @@ class App:
 
     @property
     def processes(self) -> list[str]:
-        """Command lines in the container without init and supervisor."""
+        """Command lines in the container without init, supervisor and health checks, which begin as runc's own."""
         listed = self.container.top(ps_args="-eo pid,args")["Processes"]
-        return [line[1] for line in listed if "version_guard.py" not in line[1] and "docker-init" not in line[1]]
+        others = ("version_guard.py", "docker-init", "runc init")
+        return [line[1] for line in listed if not any(other in line[1] for other in others)]
 
     def add(self, name: str, seconds: float = 0.0) -> None:
         """Add a job, as the application itself does it."""
