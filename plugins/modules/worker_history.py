@@ -124,7 +124,12 @@ at:
   type: str
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, REDIS_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    REDIS_SPEC,
+    Work,
+    run_work,
+)
 from ansible_collections.driftguard.workers.plugins.module_utils.run_history import run_history
 
 ARGUMENTS = {
@@ -134,11 +139,12 @@ ARGUMENTS = {
     "last": {"type": "int", "default": 20},
     "entry": {"type": "dict"},
 }
+WORK = Work(ARGUMENTS, run_history, {"required_if": [("state", "appended", ("entry",))]})
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, run_history, required_if=[("state", "appended", ("entry",))])
+    run_work(WORK)
 
 
 if __name__ == "__main__":

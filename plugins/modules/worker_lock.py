@@ -183,7 +183,12 @@ generation_next:
 """
 
 from ansible_collections.driftguard.workers.plugins.module_utils.lock_state import run_lock
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, REDIS_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    REDIS_SPEC,
+    Work,
+    run_work,
+)
 
 ARGUMENTS = {
     **FLEET_SPEC,
@@ -198,11 +203,12 @@ ARGUMENTS = {
     "run": {"type": "str", "default": ""},
     "pid": {"type": "int"},
 }
+WORK = Work(ARGUMENTS, run_lock, {"required_if": [("state", "renewed", ("token",)), ("state", "released", ("token",))]})
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(ARGUMENTS, run_lock, required_if=[("state", "renewed", ("token",)), ("state", "released", ("token",))])
+    run_work(WORK)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,12 @@ removed:
   elements: str
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, REDIS_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    REDIS_SPEC,
+    Work,
+    run_work,
+)
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_user_run import run_redis_user
 
 ARGUMENTS = {
@@ -101,12 +106,13 @@ ARGUMENTS = {
     "defaults": {"type": "dict", "default": {}},
     "user_password": {"type": "str", "no_log": True},
 }
+NEEDED = [("state", "present", ("releases", "user_password")), ("state", "absent", ("releases",))]
+WORK = Work(ARGUMENTS, run_redis_user, {"required_if": NEEDED})
 
 
 def main() -> None:
     """Entry point of the module."""
-    needed = [("state", "present", ("releases", "user_password")), ("state", "absent", ("releases",))]
-    run_module(ARGUMENTS, run_redis_user, required_if=needed)
+    run_work(WORK)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,12 @@ history:
   elements: dict
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, REDIS_SPEC, run_module
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
+    FLEET_SPEC,
+    REDIS_SPEC,
+    Work,
+    run_work,
+)
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import gateway_of
 from ansible_collections.driftguard.workers.plugins.module_utils.version_list import list_versions
 
@@ -146,16 +151,17 @@ ARGUMENTS = {
     "hosts": {"type": "list", "elements": "str"},
     "wait": {"type": "float", "default": 0.0},
 }
+WORK = Work(
+    ARGUMENTS,
+    lambda module: list_versions(
+        module.params["fleet"], gateway_of(module), module.params["hosts"], module.params["wait"]
+    ),
+)
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_module(
-        ARGUMENTS,
-        lambda module: list_versions(
-            module.params["fleet"], gateway_of(module), module.params["hosts"], module.params["wait"]
-        ),
-    )
+    run_work(WORK)
 
 
 if __name__ == "__main__":

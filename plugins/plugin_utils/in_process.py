@@ -1,18 +1,18 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Modules that need nothing of a host run in the task's own process, if that is on the host they were meant for.
+"""Modules run in the task's own process, if that is on the host, and as the user, that they were meant for.
 
 A module that goes the usual way is packed, and a Python of its own is started, which compiles all of it. The result is
 the same either way, as far as the module's documentation goes: Ansible's own additions to whatever returns a ``path``
-(owner, size …) are missing. The module's Python is Ansible's own here, whatever ``ansible_python_interpreter`` says, so
-that is what its imports have to get by with; and the system's log has no line of it.
+(owner, size …) are missing, and the system's log has no line of it.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -20,9 +20,10 @@ from datetime import date
 from types import SimpleNamespace
 from typing import Any, Dict, Iterator, Mapping, Optional
 
+from ansible import constants
 from ansible.module_utils.common.arg_spec import ModuleArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
-from ansible.module_utils.common.warnings import get_deprecation_messages, get_warning_messages
+from ansible.module_utils.common.warnings import get_deprecation_messages, get_warning_messages, warn
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action.normal import ActionModule as UsualAction
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Result, Work, return_values
@@ -31,7 +32,11 @@ Values = Dict[str, Any]
 
 
 class InProcessAction(UsualAction):
-    """Runs :attr:`work` in this process where it can, else as any module."""
+    """Runs :attr:`work` in this process where it can, else as any module.
+
+    The work needs nothing of a host, nor any library: its Python is Ansible's own here, whatever
+    ``ansible_python_interpreter`` says.
+    """
 
     work: Work
 
@@ -56,22 +61,47 @@ class InProcessAction(UsualAction):
     def _is_here(self) -> bool:
         """Whether a process of the module's own would be this one's child and equal: same machine, user, environment.
 
-        Becoming any user goes through sudo or its like, which may refuse or change the environment. One process runs
-        all rounds of a loop, and what names a file after its process would write the same file again.
+        Becoming another user goes through sudo or its like, which may refuse or change the environment. One process
+        runs all rounds of a loop, and what names a file after its process would write the same file again.
         """
         return (
             self._connection.transport == "local"
-            and self._connection.become is None
+            and not self._becomes_another()
             and not self._task.async_val
             and not self._task.loop
             and not self._has_environment()
             and is_directory(self._loader.get_basedir())
         )
 
+    def _becomes_another(self) -> bool:
+        """Whether Ansible would go through sudo or its like: by its own rule, as of 2.19."""
+        if self._connection.become is None:
+            return False
+        wanted = self.get_become_option("become_user")  # type: ignore[no-untyped-call]
+        user = self._get_remote_user()  # type: ignore[no-untyped-call]
+        return bool(constants.BECOME_ALLOW_SAME_USER or wanted != user or not wanted)  # type: ignore[attr-defined]
+
     def _has_environment(self) -> bool:
         environment: Values = {}
         self._compute_environment_string(environment)  # type: ignore[no-untyped-call]
         return bool(environment)
+
+
+class HostAction(InProcessAction):
+    """For work that needs libraries, which another Python may have: this one does it only if the host's is the same."""
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Values] = None) -> Values:
+        """The module's result."""
+        self._interpreter = self._wanted_interpreter(task_vars or {})
+        return super().run(tmp, task_vars)
+
+    def _is_here(self) -> bool:
+        return self._interpreter == sys.executable and super()._is_here()
+
+    def _wanted_interpreter(self, task_vars: Values) -> str:
+        other = self._task.delegate_to
+        host_vars = task_vars.get("ansible_delegated_vars", {}).get(other, {}) if other else task_vars
+        return str(self._templar.template(host_vars.get("ansible_python_interpreter", "")))
 
 
 class NotPlain(Exception):
@@ -108,7 +138,9 @@ def run_here(work: Work, arguments: Values, *, name: str, check_mode: bool, is_d
     validator = ModuleArgumentSpecValidator(deepcopy(work.arguments), **work.checks)  # type: ignore[no-untyped-call]
     found = validator.validate(arguments)  # type: ignore[no-untyped-call]
     options = found.validated_parameters
-    module = SimpleNamespace(params=options, check_mode=check_mode)
+    secrets = set(found._no_log_values)
+    module = SimpleNamespace(
+        params=options, check_mode=check_mode, _diff=is_diff, no_log_values=secrets, warn=warn)
     if found.errors.errors:
         values: Values = {"failed": True, "msg": _message(found.errors, name)}
     else:
@@ -119,7 +151,7 @@ def run_here(work: Work, arguments: Values, *, name: str, check_mode: bool, is_d
                        ("deprecations", get_deprecation_messages()[deprecated:])):
         if said:
             values[kind] = list(said)
-    return dict(remove_values(values, found._no_log_values))  # type: ignore[no-untyped-call]
+    return dict(remove_values(values, secrets))  # type: ignore[no-untyped-call]
 
 
 def _plain_result(result: Result) -> Result:
