@@ -70,6 +70,11 @@ test-lab: ## Tests on several hosts, in a lab of their own
 	@tools/setup test
 	@$(RUN_STAGES) lab
 
+.PHONY: test-faults
+test-faults: ## Hours of it: rollouts that every fault of the lab disturbs, or that are ended at any of POINTS=20 points
+	@tools/setup test
+	@DRIFTGUARD_LAB_POINTS=$(or $(POINTS),20) $(RUN_STAGES) faults
+
 .PHONY: model
 model: ## The role's own task files over simulated hosts, with faults anywhere (EXAMPLES=5000 for long, each time otherwise)
 	@tools/setup test

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional
 
@@ -28,6 +28,7 @@ class Stage:
     :param time_limit: seconds after which it is stopped and has failed.
     :param root: needs the engine and /opt/driftguard: runs through sudo for a user who isn't root.
     :param counted: its exit status is a test of its own, beside those it reports.
+    :param on_request: runs only when it is named.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Stage:
     time_limit: float
     root: bool = False
     counted: str = ""
+    on_request: bool = False
 
 
 def _pytest(name: str, time_limit: float, root: bool, *more: str, directory: str = "") -> Stage:
@@ -56,7 +58,9 @@ STAGES = {
         _pytest("integration", 75 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
                "--no-loadscope-reorder"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
-        _pytest("lab", 70 * MINUTE, True),
+        _pytest("lab", 70 * MINUTE, True, "-m", "not long"),
+        # Hours: what happens to a rollout in its middle, at every point and by every fault that a lab can make.
+        replace(_pytest("faults", 360 * MINUTE, True, "-m", "long", directory="lab"), on_request=True),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
             counted="the whole sequence, idempotence included"),
@@ -68,10 +72,11 @@ STAGES = {
 # Groups one after another; in a group, lanes side by side; in a lane, stages one after another. The light ones share
 # the machine, what is timed against the engine has it for itself.
 GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (
-    (("lint",), ("unit", "contract", "meta", "model")),
+    (("lint", "meta", "model"), ("unit", "contract")),
     # Hosts of a lab mostly wait for each other.
     (("integration",), ("lab",)),
     (("engine", "molecule", "multihost"),),
+    (("faults",),),
 )
 
 
