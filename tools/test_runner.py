@@ -90,7 +90,7 @@ def _run_groups(wanted: Sequence[str]) -> list[Outcome]:
 
 
 def main() -> int:
-    """Run the stages named (without a name all of ``make test``), print the summary; exit status 1 when a test failed."""
+    """Run the stages named (all of ``make test`` without a name), print the summary; exit status 1 if a test failed."""
     wanted = sys.argv[1:] or [name for name, stage in STAGES.items() if not stage.on_request]
     LOGS.mkdir(parents=True, exist_ok=True)
     before = time.monotonic()
