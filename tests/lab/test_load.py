@@ -128,8 +128,9 @@ def test_redis_is_restarted_in_mid_rollout_over_slow_ssh(ledger: LabFleet, traff
     ledger.fault("stop-redis")
     time.sleep(OUTAGE)
     ledger.fault("start-redis")
+    # It may have been between two questions to Redis: then it got through.
     run = finished(ledger, process)
-    print("redis restarted:", run.status)
+    assert "Traceback" not in run.output, run.output
     go_on(traffic)
     ledger.fault("fast", "host1")
     traffic.mark("healed")
@@ -165,11 +166,12 @@ def test_every_job_is_done_once_and_none_by_a_stale_release(
     wait_until(lambda: not traffic.left(), "all entries to be through", 300)
     assert len(traffic.added) >= JOBS
     completed, bookings, starts = traffic.completed(), traffic.bookings(), traffic.starts()
-    assert (len(completed), {*completed}) == (len(traffic.added), traffic.added)
+    assert traffic.added - {*completed} == set()
+    assert len(completed) == len(traffic.added)
     assert Counter(booking.entry for booking in bookings) == Counter(traffic.added)
     assert {start.entry for start in starts} == traffic.added
     assert stale(starts, traffic.publications) == []
-    assert len({start.release for start in starts}) == 4
+    assert len({start.release for start in starts}) == 4, "each release did some"
     told = {**figures(traffic), "entries": len(bookings), "started again": len(starts) - len(bookings)}
     for name, value in told.items():
         record_property(name, value)
