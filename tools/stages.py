@@ -56,7 +56,7 @@ STAGES = {
         _pytest("integration", 75 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
                "--no-loadscope-reorder"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
-        _pytest("lab", 70 * MINUTE, True),
+        _pytest("lab", 100 * MINUTE, True),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
             counted="the whole sequence, idempotence included"),
