@@ -11,6 +11,7 @@ from .lease import DeployLease, Lease, LeaseLost, Standing, Taken, can_renew, ha
 from .lease_owner import Owner, this_owner
 from .module_base import FailedResult, Result
 from .redis_gateway import gateway_of
+from .redis_replay import check_replay
 from .untrusted import check_seconds
 
 LEAST_LEASE = 1.0
@@ -28,6 +29,7 @@ def run_lock(module: Any) -> Result:
     if options["state"] == "held":
         # The first thing a deploy asks of Redis: one that would lose records must not even begin.
         redis.preflight()
+        check_replay(redis)
     lease = DeployLease(redis, options["fleet"], seconds)
     actions = {"read": _read, "held": _hold, "renewed": _renew, "released": _release}
     try:

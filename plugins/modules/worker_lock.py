@@ -14,6 +14,8 @@ description:
   - One deploy of a fleet at a time. The lease is in Redis, runs out by Redis's clock, and names its holder.
   - Whoever takes it gets a number, higher than that of every deploy before. Hosts and Redis refuse a deploy with a
     lower number than they have seen, so one that was suspended past the end of its lease changes nothing any more.
+  - Before it is taken, a Redis is refused that would lose jobs or records - one that evicts keys, a cluster, a replica,
+    and one with an append-only file whose user C(default) may not write everything.
   - A holder that was killed on the machine that this module runs on is replaced at once. Any other runs out.
 extends_documentation_fragment:
   - driftguard.workers.attributes

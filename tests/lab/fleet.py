@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A fleet of the probe worker on the hosts of a lab, and what the hosts themselves say of it."""
+"""A fleet on the hosts of a lab, and what the hosts themselves say of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Callable, Mapping, Sequence, TypeVar
 
 import redis as redis_py
 import yaml
-from support.fleet import PROJECT, Fleet, FleetRedis, Run
+from support.fleet import PROBE, PROJECT, Fleet, FleetRedis, Run
 
 from .faults import FAULTS, Asked
 from .machines import CA_FILE, USER
@@ -67,10 +67,14 @@ class LabFleet(Fleet):
     """One fleet under test, on several hosts.
 
     :param placement: the services of each of its hosts; it decides which hosts the inventory has, too.
+    :param base: what its image is built from, where it isn't the lab's base.
     """
 
-    def __init__(self, lab: Lab, directory: Path, placement: Mapping[str, Sequence[str]] | None = None) -> None:
-        super().__init__(directory, LabRedis(lab), lab.base, SERVICES)
+    def __init__(
+        self, lab: Lab, directory: Path, placement: Mapping[str, Sequence[str]] | None = None, *, base: str = "",
+        services: dict[str, Any] | None = None, application: Path = PROBE,
+    ) -> None:
+        super().__init__(directory, LabRedis(lab), base or lab.base, services or SERVICES, application)
         self.lab = lab
         self.outer = Outer()
         self.placement = {host: list(services) for host, services in (placement or PLACEMENT).items()}

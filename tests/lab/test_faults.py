@@ -134,8 +134,8 @@ def test_a_skewed_clock_is_that_of_what_ansible_runs(lab: Lab, fault: Fault, hos
 
 
 def test_redis_keeps_what_it_held_until_it_is_emptied(lab: Lab, fault: Fault) -> None:
-    with client(lab) as connected:
-        connected.set("lab-test", "kept")
+    with client(lab) as connected, connected.pipeline(transaction=True) as whole:  # as BullMQ writes, and scripts do
+        whole.set("lab-test-other", "kept").set("lab-test", "kept").execute()
     fault("stop-redis")
     with pytest.raises((redis_py.ConnectionError, redis_py.TimeoutError)):  # no route is told late, or too late
         client(lab).ping()
