@@ -56,7 +56,7 @@ class Disturbance:
     is_fenced: bool = False
 
 
-BROKEN = {"milliseconds": 200, "break_after": 600_000}
+BROKEN = {"milliseconds": 200, "break_after": 500_000}
 # Of those that hit the host, and the fleet, one each.
 BY_DEFAULT = ("its SSH is cut", "its engine is killed", "Redis is emptied")
 DISTURBANCES = {
@@ -71,9 +71,10 @@ DISTURBANCES = {
     "the registry is gone": Disturbance((Fault("stop-registry"),), (Fault("start-registry"),), bears=True),
     "its SSH is slow and breaks": Disturbance(
         (Fault("slow", "host2", BROKEN),), (Fault("fast", "host2"),), (Fault("slow", "host2"),), bears=True),
+    # Not host3's: the library that sets Debian 12's clock off breaks what sleeps there.
     "clocks are off": Disturbance(
-        (), (Fault("skew", "host2"), Fault("skew", "host3")),
-        (Fault("skew", "host2", {"seconds": 600}), Fault("skew", "host3", {"seconds": -600})), bears=True),
+        (), (Fault("skew", "host1"), Fault("skew", "host2")),
+        (Fault("skew", "host1", {"seconds": -600}), Fault("skew", "host2", {"seconds": 600})), bears=True),
 }
 
 
