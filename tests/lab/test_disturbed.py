@@ -57,8 +57,8 @@ class Disturbance:
 
 
 BROKEN = {"milliseconds": 200, "break_after": 500_000}
-# Of those that hit the host, and the fleet, one each.
-BY_DEFAULT = ("its SSH is cut", "its engine is killed", "Redis is emptied")
+# The host that has to be fenced, and the one that has to be healed.
+BY_DEFAULT = ("its SSH is cut", "its engine is killed")
 DISTURBANCES = {
     "its SSH is cut": Disturbance(
         (Fault("cut", "host2", {"ssh_only": True}),), (Fault("mend", "host2"),), is_fenced=True),
