@@ -7,6 +7,7 @@ everywhere alone, what is published is what runs, nothing goes on by itself, and
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import signal
@@ -214,7 +215,7 @@ def test_of_two_deploys_one_goes_on_and_the_other_builds_nothing(steady: LabFlee
     process = steady.start(DEPLOY)
     first = steady.log
     wait_for(lambda: steady.redis.client.exists(f"{steady.name}:lock:deploy"), "the lease to be taken", 60)
-    run = steady.deploy().must_fail("held by")
+    run = steady.deploy().must_fail(f"held by {getpass.getuser()}@{os.uname().nodename} ")
     assert "TASK [Build, check and tag the images]" not in run.output
     assert process.wait(1200) == 0, first.read_text()
     assert steady.everywhere() == steady.wanted(change[1])
