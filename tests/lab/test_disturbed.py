@@ -80,11 +80,17 @@ DISTURBANCES = {
 
 
 @pytest.fixture(scope="module")
-def steady(life: LabFleet) -> LabFleet:
-    """A fleet that runs a commit; each of its hosts is a batch."""
+def length(life: LabFleet) -> int:
+    """How much a rollout says, in which each host is a batch: at least, since a first one stops nothing."""
     life.variables["worker_batches"] = ["1"]
     life.commit(obey=True)
-    life.deploy().must_pass()
+    life.deploy(*SHOWN).must_pass()
+    return len(SAID.findall(life.log.read_text()))
+
+
+@pytest.fixture(scope="module")
+def steady(life: LabFleet, length: int) -> LabFleet:
+    """A fleet that runs a commit."""
     return life
 
 
@@ -178,14 +184,6 @@ def working(fleet: LabFleet) -> list[str]:
     """What Ansible started on the hosts and still runs there."""
     asked = ("sh", "-c", f"pgrep -af '{AT_WORK}' || true")
     return [line for host in fleet.placement for line in fleet.on(host, *asked).splitlines()]
-
-
-@pytest.fixture(scope="module")
-def length(steady: LabFleet) -> int:
-    """How much a rollout says."""
-    steady.commit(obey=True)
-    steady.deploy(*SHOWN).must_pass()
-    return len(SAID.findall(steady.log.read_text()))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
