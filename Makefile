@@ -71,9 +71,9 @@ test-lab: ## Tests on several hosts, in a lab of their own
 	@$(RUN_STAGES) lab
 
 .PHONY: test-faults
-test-faults: ## Hours of it: rollouts that every fault of the lab disturbs, or that are ended at any of POINTS=20 points
+test-faults: ## Hours of it: rollouts that every fault of the lab disturbs, or that are ended at 2 * POINTS=10 points
 	@tools/setup test
-	@DRIFTGUARD_LAB_POINTS=$(or $(POINTS),20) $(RUN_STAGES) faults
+	@DRIFTGUARD_LAB_POINTS=$(or $(POINTS),10) $(RUN_STAGES) faults
 
 .PHONY: model
 model: ## The role's own task files over simulated hosts, with faults anywhere (EXAMPLES=5000 for long, each time otherwise)

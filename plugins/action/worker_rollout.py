@@ -42,6 +42,8 @@ LOCK = "driftguard.workers.worker_lock"
 LONGEST_SECONDS = 86400
 MAX_WARNING = 1000
 RESULT_SECONDS = 30.0
+# An option of Ansible's SSH connection.
+RETRIES = "reconnection_retries"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The playbook's process imports this before it forks one for the task, which has no terminal of its own.
 ON_TERMINAL = sys.stdout.isatty() and sys.stderr.isatty()
@@ -149,12 +151,27 @@ class ActionModule(ActionBase):
     def _start(self, arguments: Values) -> Values:
         self._is_starting, self._task.async_val = True, LONGEST_SECONDS
         try:
-            return dict(self._execute_module(MODULE, arguments, task_vars=self._vars, wrap_async=True))
+            with self._tried_once():
+                return dict(self._execute_module(MODULE, arguments, task_vars=self._vars, wrap_async=True))
         except AnsibleConnectionFailure:
             self._rollout.stop_for_certain()
             raise
         finally:
             self._is_starting, self._task.async_val = False, 0
+
+    @contextmanager
+    def _tried_once(self) -> Iterator[None]:
+        """Let the connection not repeat what breaks: a start that came through would be a second one."""
+        try:
+            before = self._connection.get_option(RETRIES)  # type: ignore[no-untyped-call]
+        except (KeyError, AttributeError):  # not SSH
+            yield
+            return
+        self._connection.set_option(RETRIES, 0)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            self._connection.set_option(RETRIES, before)  # type: ignore[no-untyped-call]
 
     def _result(self, job: str) -> Values:
         deadline = time.monotonic() + RESULT_SECONDS

@@ -18,10 +18,10 @@ __all__ = ["check_replay", "may_write_everything"]
 CATEGORIES = (
     "all", "write", "fast", "slow", "keyspace", "string", "hash", "list", "set", "sortedset", "stream", "transaction")
 COMMANDS = (
-    "multi", "exec", "set", "hset", "hmset", "hincrby", "hdel", "lpush", "rpush", "lpop", "rpop", "lrem", "lset", "ltrim",
-    "lmove", "rpoplpush", "linsert", "zadd", "zincrby", "zrem", "zpopmin", "zremrangebyscore", "zremrangebyrank", "sadd",
-    "srem", "spop", "xadd", "xdel", "xtrim", "del", "unlink", "expire", "pexpire", "pexpireat", "persist", "incr", "incrby",
-    "decr", "rename", "select", "publish")
+    "multi", "exec", "set", "hset", "hmset", "hincrby", "hdel", "lpush", "rpush", "lpop", "rpop", "lrem", "lset",
+    "ltrim", "lmove", "rpoplpush", "linsert", "zadd", "zincrby", "zrem", "zpopmin", "zremrangebyscore",
+    "zremrangebyrank", "sadd", "srem", "spop", "xadd", "xdel", "xtrim", "del", "unlink", "expire", "pexpire",
+    "pexpireat", "persist", "incr", "incrby", "decr", "rename", "select", "publish")
 NEEDED = frozenset((*(f"-@{name}" for name in CATEGORIES), *(f"-{name}" for name in COMMANDS)))
 
 

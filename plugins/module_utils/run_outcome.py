@@ -153,13 +153,7 @@ def _unpublished(outcomes: Outcomes, facts: Mapping[str, Any], decision: str, st
 def _lines(
     outcomes: Outcomes, facts: Mapping[str, Any], result: str, stuck: Sequence[str], end: End,
 ) -> list[str]:
-    lines = []
-    for host in facts["bad"]:
-        outcome = outcomes[host] or {}
-        if _status(outcome) == GOING and not outcome.get("moved"):
-            lines.append(f"{host}: {outcome.get('stage')}: not rolled, since another host failed")
-        else:
-            lines.append(f"{host}: {outcome.get('stage') or 'reach'}: {outcome.get('message') or 'no answer'}")
+    lines = [f"{host}: {_told(outcomes[host] or {})}" for host in facts["bad"]]
     if result == MIXED:
         fenced = f"; what isn't {end.settled_on} is fenced there" if end.settled_on else ""
         lines += [f"{host}: {_may_run(_status(outcomes[host]))}{fenced}" for host in _moved_on(outcomes, stuck, facts)]
@@ -168,6 +162,14 @@ def _lines(
     if result in (MIXED, NOT_PROVED, PREDICTED, NOT_CONFIRMED):
         lines += [f"{host}: was left out of this run and keeps what it runs" for host in facts["left_out"]]
     return lines
+
+
+def _told(outcome: Mapping[str, Any]) -> str:
+    """Stage and reason of a host that isn't good."""
+    if _status(outcome) == GOING and not outcome.get("moved"):
+        return f"{outcome.get('stage')}: not rolled, since another host failed"
+    reason = "back on what it ran before, since another host failed" if _status(outcome) == ROLLED_BACK else "no answer"
+    return f"{outcome.get('stage') or 'reach'}: {outcome.get('message') or reason}"
 
 
 def _moved_on(outcomes: Outcomes, stuck: Sequence[str], facts: Mapping[str, Any]) -> list[str]:

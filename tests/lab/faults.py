@@ -188,7 +188,8 @@ FAULTS = {
     "skew": Fault(
         _skew, "Set the clock of a host off by some seconds; 0 ends it. Containers share this machine's clock, so it "
         "is off for every module that Ansible runs there and the programs these start, where they ask the C library "
-        "for the time; not for the engine, Compose, the workers and SSH.", "skew host1 600", ("host", "seconds")),
+        "for the time; not for the engine, Compose, the workers and SSH. On a Debian 12 whatever sleeps fails then: no "
+        "rollout works there.", "skew host1 600", ("host", "seconds")),
     "stop-redis": Fault(_service("redis", "stop", "stopped, with what it held on disk"), "Stop Redis.", "stop-redis"),
     "start-redis": Fault(_service("redis", "start", "started"), "Start Redis with what it held.", "start-redis"),
     "empty-redis": Fault(_empty_redis, "Remove everything from Redis while it runs.", "empty-redis"),

@@ -24,7 +24,7 @@ from lab.fleet import PATIENCE, LabFleet
 from lab.state import Lab
 from lab.traffic import Publication, Start, Traffic, stale
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]
 
 JOBS = int(os.environ.get("DRIFTGUARD_LOAD_JOBS", "10000"))
 APPLICATION = PROJECT / "tests" / "apps" / "ledger"

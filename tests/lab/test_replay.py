@@ -24,7 +24,7 @@ from lab.faults import inside
 from lab.fleet import LabFleet
 from lab.state import Lab
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.long]
 
 HOSTS = {"h1": "host1", "h2": "host2", "h3": "host3"}
 BEHAVIOUR: dict[str, Callable[[Badness], dict[str, Any]]] = {

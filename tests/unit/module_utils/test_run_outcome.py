@@ -136,6 +136,12 @@ def test_each_host_that_matters_has_a_line() -> None:
         "g: was left out of this run and keeps what it runs"]
 
 
+def test_a_host_that_was_good_and_went_back_is_not_called_silent() -> None:
+    outcomes = {"a": {**BACK, "message": ""}, "b": BACK}
+    assert conclude(outcomes, [*outcomes], End("rollback"), False)["lines"] == [
+        "a: roll: back on what it ran before, since another host failed", "b: roll: extractor crashed"]
+
+
 def _hosts(count: int) -> list[str]:
     return [f"host{number}" for number in range(1, count + 1)]
 
