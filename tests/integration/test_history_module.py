@@ -54,6 +54,16 @@ def test_runs_come_back_newest_first_with_rediss_times(history: History, raw: An
     assert history.run(last=1).must_pass()["runs"] == [newest]
 
 
+def test_a_run_that_is_told_twice_is_one(history: History, raw: Any) -> None:
+    """As when a connection broke after the first time; what somebody else said of the run doesn't count."""
+    raw.xadd("demo:audit", {"what": "run", "name": "deploy", "run": "run1", "result": "rolled back", "at": "never"})
+    raw.xadd("demo:audit", {"what": "run"})
+    first = history.add().must_pass()["at"]
+    assert (history.add().must_pass()["at"], raw.xlen("demo:audit")) == (first, 3)
+    history.add(run="run2").must_pass()
+    assert raw.xlen("demo:audit") == 4
+
+
 def test_check_mode_adds_nothing(history: History, raw: Any) -> None:
     assert history.run(check=True, state="appended", entry=ENTRY).must_pass().changed
     assert raw.exists("demo:audit") == 0

@@ -87,6 +87,15 @@ def test_the_second_waits_when_asked(lock: Lock) -> None:
     assert (second["lease"]["owner"], second["generation"]) == ("bob", 2)
 
 
+def test_one_who_chose_the_token_takes_it_twice(lock: Lock) -> None:
+    """As when the connection broke after the first time."""
+    token = "ab" * 16
+    first, again = lock.run(token=token, owner="alice").must_pass(), lock.run(token=token, owner="alice").must_pass()
+    assert (first["how"], again["how"]) == ("taken", "renewed")
+    assert (again["generation"], again["token"]) == (first["generation"], token)
+    lock.run(token="cd" * 16, owner="bob").must_fail("alice")
+
+
 def test_the_second_gives_up_waiting(lock: Lock) -> None:
     lock.run(owner="alice").must_pass()
     lock.run(owner="bob", wait=0.1).must_fail("alice")
