@@ -40,8 +40,8 @@ options:
   token:
     description:
       - Token of the lease, as O(state=held) returned it. Required for O(state=renewed) and O(state=released).
-      - With O(state=held) a new lease gets it, if it is given. Choose one at random, and a task that is repeated because
-        its connection broke finds the lease to be its own.
+      - With O(state=held) a new lease gets it, if it is given. Choose one at random, and a task that is repeated, since
+        its connection broke, finds the lease to be its own.
     type: str
   lease:
     description:
