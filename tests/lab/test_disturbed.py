@@ -216,6 +216,7 @@ def test_of_two_deploys_one_goes_on_and_the_other_builds_nothing(steady: LabFlee
     assert steady.everywhere() == steady.wanted(change[1])
 
 
+@pytest.mark.long
 def test_suspended_past_its_lease_it_changes_nothing(steady: LabFleet, change: tuple[str, str]) -> None:
     """Another deploy takes over meanwhile; when the first goes on it finds out, and leaves everything as it is."""
     short = ("-e", "worker_lease=30", "-e", "worker_lease_rolling=30")

@@ -62,6 +62,7 @@ def test_wherever_a_release_is_bad_every_host_is_back_and_proved(life: LabFleet,
     assert (evidence["result"], evidence["published"], evidence["release"]["sha"]) == ("rolled back", False, bad)
 
 
+@pytest.mark.long
 def test_only_the_host_that_failed_goes_back(life: LabFleet, settled: str) -> None:
     bad = life.commit(obey=True, crash_after=0, on="host2")
     life.deploy("-e", "worker_on_failure=host").must_fail(
@@ -73,6 +74,7 @@ def test_only_the_host_that_failed_goes_back(life: LabFleet, settled: str) -> No
     life.verify("-e", f"worker_expected_sha={settled}").must_fail("host1", "STALE")
 
 
+@pytest.mark.long
 def test_published_first_the_old_release_is_fenced_and_comes_back_when_the_new_one_is_bad(
     life: LabFleet, settled: str,
 ) -> None:
