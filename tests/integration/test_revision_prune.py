@@ -41,9 +41,9 @@ class Host:
             "io.driftguard.release": f"{sha[:12]}.{number:012x}", "org.opencontainers.image.revision": sha,
             "org.opencontainers.image.created": created or f"2026-01-{number:02}T00:00:00Z",
             "io.driftguard.test": "prune"}
-        lines = "".join(f'LABEL {key}="{value}"\n' for key, value in labels.items())
+        # The labels come last: no image on the way has them, which somebody's cleaning up would take for one of theirs.
         image, _log = self.engine.images.build(
-            fileobj=io.BytesIO(f"FROM {parent}\n{lines}CMD [\"x\"]\n".encode()), rm=True)
+            fileobj=io.BytesIO(f"FROM {parent}\nCMD [\"x\"]\n".encode()), labels=labels, rm=True)
         return str(image.id)
 
     def revision(self, number: int, proved: bool = True, release: int = 0) -> None:
