@@ -113,7 +113,7 @@ class ActionModule(ActionBase):
             options["attended"]
             and not self._task.check_mode
             and not self._task.async_val
-            and arguments.get("state") != "settled"
+            and arguments.get("state") not in ("settled", "kept")  # neither touches a container
             and FLEET_PATTERN.match(str(arguments.get("fleet", ""))) is not None
             and LEAST_HEARTBEAT <= options["heartbeat"] <= LONGEST_SECONDS
         )

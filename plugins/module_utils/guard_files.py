@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from .errors import DriftguardError
 from .fleet_values import shown
@@ -18,13 +20,15 @@ from .names import FLEET_PATTERN, guard_directory
 
 MODE = 0o755
 ROOT = 0
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 def install_guards(options: Mapping[str, Any], check: bool) -> Result:
     """Put back whatever differs; containers see each new file at once, and none sees half of it.
 
-    :param options: the module's: fleet, root, and files by name.
-    :raises DriftguardError: a name that is no file's, or a place that can't be written.
+    :param options: the module's: fleet, root, files by name, and digests of those that are only looked at.
+    :raises DriftguardError: a name that is no file's, a place that can't be written, or a file that differs from its
+        digest and can't be put back.
     """
     fleet, files = options["fleet"], options["files"]
     if not FLEET_PATTERN.match(fleet):
@@ -32,10 +36,12 @@ def install_guards(options: Mapping[str, Any], check: bool) -> Result:
     for name, content in files.items():
         if name.startswith(".") or "/" in name or not isinstance(content, str):
             raise DriftguardError(f"option files, {shown(name)}", "a file's name and its text", "another", "mend it")
+    digests = _digests(files, options["digests"])
     directory = Path(guard_directory(str(Path(options["root"]) / fleet)))
     wrong = [] if _is_right(directory, stat.S_ISDIR) else [directory]
-    wrong += [directory / name for name in sorted(files) if not _has(directory / name, files[name])]
+    wrong += [directory / name for name in sorted(digests) if not _has(directory / name, digests[name])]
     if wrong and not check:
+        _refuse([path for path in wrong if path.name not in files and (path != directory or not files)])
         _write(directory, {path: files[path.name] for path in wrong if path != directory})
     text = "".join(f"{path}\n" for path in wrong)
     return Result(bool(wrong), {"installed": [str(path) for path in wrong]}, "", text, f"guards in {directory}")
@@ -51,9 +57,27 @@ def _write(directory: Path, files: Mapping[Path, str]) -> None:
         write_atomic(path, content, MODE, ROOT, ROOT)
 
 
-def _has(path: Path, content: str) -> bool:
+def _digests(files: Mapping[str, str], more: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of every file, of those whose text was given and of those that are only looked at."""
+    for name, digest in more.items():
+        if name in files or name.startswith(".") or "/" in name or not _DIGEST.match(str(digest)):
+            raise DriftguardError(
+                f"option digests, {shown(name)}", "a file's name and the SHA-256 of its text", shown(digest), "mend it")
+    own = {name: hashlib.sha256(content.encode("utf-8")).hexdigest() for name, content in files.items()}
+    return {**own, **more}
+
+
+def _refuse(paths: Sequence[Path]) -> None:
+    """Refuse what only somebody who has its text could put back."""
+    if paths:
+        raise DriftguardError(
+            str(paths[0]), "the guard as this collection has it", "another file, or none",
+            "hand over its text (option files), or deploy again: the role does")
+
+
+def _has(path: Path, digest: str) -> bool:
     try:
-        return _is_right(path, stat.S_ISREG) and path.read_bytes() == content.encode("utf-8")
+        return _is_right(path, stat.S_ISREG) and hashlib.sha256(path.read_bytes()).hexdigest() == digest
     except OSError:
         return False
 

@@ -27,6 +27,7 @@ from .untrusted import check_fleet, check_seconds, clean, digits
 
 RECORD_FILE = "guard.json"
 ENV_FILE = "guard.env"
+FENCE_FILE = "fence"
 FENCE_WAIT = 10.0
 POLL_SECONDS = 0.1
 
@@ -59,14 +60,9 @@ class HostRecords:
         """The record, and whether both files say it; files that can't be read are a problem, not an error."""
         path = self._guard / RECORD_FILE
         try:
-            text, env = read_text(path), read_text(self._guard / ENV_FILE)
-            if text is None:
-                return HostRecord(None, "" if env is None else f"{ENV_FILE} is there, {RECORD_FILE} isn't")
-            record = parse_record(text, str(path), self.fleet, "deploy again")
+            return host_record(self.fleet, path, read_text(path), read_text(self._guard / ENV_FILE))
         except DriftguardError as error:
             return HostRecord(None, f"{error.subject}: {error.found}")
-        agree = env == render_env(record)
-        return HostRecord(record, "" if agree else f"{ENV_FILE} doesn't say the same as {RECORD_FILE}")
 
     def write(self, record: Record) -> None:
         """Make a record the host's. The caller holds :meth:`lock`.
@@ -94,8 +90,7 @@ class HostRecords:
 
         :raises DriftguardError: ``state/fence`` is damaged.
         """
-        record = self.read().record
-        return max(self._fence()[0], record.generation if record else 0)
+        return highest(self._fence()[0], self.read())
 
     def check(self, number: int, run: str = "") -> None:
         """Refuse a deploy that a later one has overtaken on this host.
@@ -104,11 +99,11 @@ class HostRecords:
             Redis has lost its data, is refused too.
         :raises DriftguardError: it was overtaken.
         """
-        check_generation(str(self._state / "fence"), number, self.highest())
+        check_generation(str(self._state / FENCE_FILE), number, self.highest())
         seen, holder = self._fence()
         if seen == number and run and holder and clean(run) != holder:
             raise DriftguardError(
-                str(self._state / "fence"), f"deploy number {number} to be run {clean(run)}", f"it is run {holder}'s",
+                str(self._state / FENCE_FILE), f"deploy number {number} to be run {clean(run)}", f"it is run {holder}'s",
                 "Redis lost its data in between: nothing was changed; start a new deploy")
 
     def enter(self, number: int, run: str = "") -> None:
@@ -117,8 +112,8 @@ class HostRecords:
         with file_lock(self._state / "lock.fence", run, FENCE_WAIT):
             self.check(number, run)
             content = f"{number} {clean(run)}\n"
-            if read_text(self._state / "fence") != content:
-                write_atomic(self._state / "fence", content, 0o600)
+            if read_text(self._state / FENCE_FILE) != content:
+                write_atomic(self._state / FENCE_FILE, content, 0o600)
 
     @contextmanager
     def lock(self, run: str, wait: float) -> Iterator[int]:
@@ -138,17 +133,45 @@ class HostRecords:
         make_directory(self._state, 0o700)
 
     def _fence(self) -> tuple[int, str]:
-        path = self._state / "fence"
-        text = read_text(path)
-        if text is None:
-            return 0, ""
-        number, _space, run = text.rstrip("\n").partition(" ")
-        value = digits(number)
-        if value is None:
-            raise DriftguardError(
-                str(path), "the highest deployment number seen on this host", repr(clean(text)),
-                "make sure that no deploy runs, remove the file, then run again")
-        return value, clean(run)
+        path = self._state / FENCE_FILE
+        return fence(path, read_text(path))
+
+
+def host_record(fleet: str, path: Path, text: Optional[str], env: Optional[str]) -> HostRecord:
+    """What two files say of a host's release. Pure.
+
+    :param path: of guard.json, for messages.
+    :param text: of guard.json, None where there is none; env: of guard.env.
+    """
+    if text is None:
+        return HostRecord(None, "" if env is None else f"{ENV_FILE} is there, {RECORD_FILE} isn't")
+    try:
+        record = parse_record(text, str(path), fleet, "deploy again")
+    except DriftguardError as error:
+        return HostRecord(None, f"{error.subject}: {error.found}")
+    agree = env == render_env(record)
+    return HostRecord(record, "" if agree else f"{ENV_FILE} doesn't say the same as {RECORD_FILE}")
+
+
+def fence(path: Path, text: Optional[str]) -> tuple[int, str]:
+    """The highest deployment number that entered a host, 0 for none, and its run. Pure.
+
+    :raises DriftguardError: it says something else.
+    """
+    if text is None:
+        return 0, ""
+    number, _space, run = text.rstrip("\n").partition(" ")
+    value = digits(number)
+    if value is None:
+        raise DriftguardError(
+            str(path), "the highest deployment number seen on this host", repr(clean(text)),
+            "make sure that no deploy runs, remove the file, then run again")
+    return value, clean(run)
+
+
+def highest(entered: int, found: HostRecord) -> int:
+    """The highest deployment number that a host has seen, 0 for none. Pure."""
+    return max(entered, found.record.generation if found.record else 0)
 
 
 @contextmanager

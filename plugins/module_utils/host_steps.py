@@ -22,6 +22,8 @@ class Step:
 
     :param take: option to ``step.value``: what an earlier step returned.
     :param looks: runs in check mode whatever the run does, and shows no diff.
+    :param unless_changed: is left out once an earlier step has changed something, or would.
+    :param only_if: ``step.value`` that has to be true, or this one is left out.
     """
 
     name: str
@@ -29,17 +31,19 @@ class Step:
     options: Values
     take: Mapping[str, str]
     looks: bool
+    unless_changed: bool = False
+    only_if: str = ""
 
 
 class Part:
     """What a step's work sees of the module that it is a part of."""
 
-    def __init__(self, module: Any, step: Step, params: Values) -> None:
+    def __init__(self, module: Any, params: Values, looks: bool) -> None:
         self.params = params
-        self.check_mode = bool(module.check_mode or step.looks)
+        self.check_mode = bool(module.check_mode or looks)
         self.no_log_values: set[str] = module.no_log_values
         self.warn = module.warn
-        self.is_diff = bool(module._diff and not step.looks)
+        self.is_diff = bool(module._diff and not looks)
 
 
 def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
@@ -59,7 +63,9 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
     results: dict[str, Values] = {}
     diffs: list[Any] = []
     for step, params in zip(steps, ready):
-        part = Part(module, step, params if params is not None else _params(module, step, results))
+        if (step.unless_changed and _is_changed(results)) or (step.only_if and not _value(results, step.only_if)):
+            continue
+        part = Part(module, params if params is not None else _params(module, step, results), step.looks)
         try:
             values = exit_values(step.work.action(part), part.is_diff)
         except DriftguardError as error:
@@ -74,7 +80,8 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
 def _step(raw: Values, works: Mapping[str, Work]) -> Step:
     # A value that isn't given is none: templates have no other way to leave out what lies this deep.
     given = {name: value for name, value in raw["options"].items() if value is not None}
-    return Step(raw["name"], works[raw["module"]], given, raw["take"], raw["looks"])
+    return Step(
+        raw["name"], works[raw["module"]], given, raw["take"], raw["looks"], raw["unless_changed"], raw["only_if"])
 
 
 def _check_names(steps: list[Step]) -> None:
@@ -83,10 +90,11 @@ def _check_names(steps: list[Step]) -> None:
         if step.name in known:
             raise DriftguardError(
                 f"step {step.name}", "a name of its own", "two steps of that name", "give each step another name")
-        for option, source in step.take.items():
+        sources = {f"take, {option}": source for option, source in step.take.items()}
+        for option, source in {**sources, **({"only_if": step.only_if} if step.only_if else {})}.items():
             if source.partition(".")[0] not in known or not source.partition(".")[2]:
                 raise DriftguardError(
-                    f"step {step.name}, take, {option}",
+                    f"step {step.name}, {option}",
                     "an earlier step and one of its return values, as in compose.revision", repr(source),
                     "name a step that comes before this one")
         known.add(step.name)
@@ -94,7 +102,7 @@ def _check_names(steps: list[Step]) -> None:
 
 def _params(module: Any, step: Step, results: Mapping[str, Values]) -> Values:
     """The options as the module's own argument specification makes them."""
-    taken = {option: results[name].get(value) for option, (name, _dot, value) in _sources(step).items()}
+    taken = {option: _value(results, source) for option, source in step.take.items()}
     found = _validated(step, {**step.options, **{name: one for name, one in taken.items() if one is not None}})
     module.no_log_values.update(found._no_log_values)
     if found.error_messages:
@@ -108,8 +116,12 @@ def _validated(step: Step, options: Values) -> Any:
     return ArgumentSpecValidator(step.work.arguments, **step.work.checks).validate(options)  # type: ignore[no-untyped-call]
 
 
-def _sources(step: Step) -> dict[str, tuple[str, str, str]]:
-    return {option: source.partition(".") for option, source in step.take.items()}
+def _value(results: Mapping[str, Values], source: str) -> Any:
+    """What an earlier step returned, by its name and the keys that lead to it; None where there is none."""
+    found: Any = results
+    for key in source.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
 
 
 def _failed(error: DriftguardError) -> Values:

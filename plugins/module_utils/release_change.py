@@ -93,8 +93,15 @@ def asked_of(options: Mapping[str, Any]) -> Asked:
 
 def read_host(host: HostRecords) -> Result:
     """A host's record, and what is wrong with it."""
-    found = host.read()
-    return Result(False, _host_values(found, found.record, host.highest()))
+    return host_result(host.read(), host.highest())
+
+
+def host_result(found: HostRecord, seen: int) -> Result:
+    """What is returned of a host's record that was only read. Pure.
+
+    :param seen: the highest deployment number on that host.
+    """
+    return Result(False, _host_values(found, found.record, seen))
 
 
 def change_host(host: HostRecords, asked: Asked, wait: float, check_mode: bool) -> Result:

@@ -52,6 +52,7 @@ from .untrusted import check_seconds
 from .verdicts import Wanted
 
 LEAVING = "being stopped"
+KEPT = "kept"
 NO_LOCK = -1  # check mode looks without holding anything
 
 
@@ -83,7 +84,9 @@ class Rollout:
             check_seconds(option, self._options[option])
         self._limits = Limits.of(self._options)
         attendance = Attendance(self._options, self._subject)
-        action = {"present": self._present, "absent": self._absent, "settled": self._settled}[self._options["state"]]
+        action = {
+            "present": self._present, KEPT: self._present, "absent": self._absent, "settled": self._settled,
+        }[self._options["state"]]
         if self._check_mode:
             return action(SafePoint(), NO_LOCK)
         generation, run = self._options["generation"], self._options["run"]
@@ -105,7 +108,7 @@ class Rollout:
         refuse_others(self._subject, plan, self._options["services"])
         check_needs(self._subject, services, self._engine.network_names(), self._engine.volume_names())
         values = self._values(number, release, plan)
-        if not self._check_mode:
+        if not self._check_mode and not (plan.changes and self._options["state"] == KEPT):
             place = Place(
                 self._engine, self._fleet, self._options["host"], self._project, self._leaving, safe_point, lock,
                 self._times)

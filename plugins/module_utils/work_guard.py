@@ -8,5 +8,8 @@ from __future__ import annotations
 from .guard_files import install_guards
 from .module_base import FLEET_SPEC, ROOT_SPEC, Work
 
-ARGUMENTS = {**FLEET_SPEC, **ROOT_SPEC, "files": {"type": "dict", "required": True}}
-GUARD = Work(ARGUMENTS, lambda module: install_guards(module.params, module.check_mode))
+ARGUMENTS = {
+    **FLEET_SPEC, **ROOT_SPEC, "files": {"type": "dict", "default": {}}, "digests": {"type": "dict", "default": {}}}
+GUARD = Work(
+    ARGUMENTS, lambda module: install_guards(module.params, module.check_mode),
+    {"required_one_of": [("files", "digests")]})

@@ -8,13 +8,13 @@ from __future__ import annotations
 from .attendance import ATTENDED_SPEC
 from .engine import Engine
 from .module_base import FLEET_SPEC, ROOT_SPEC, Work
-from .rollout import Rollout
+from .rollout_keep import bring_or_keep
 
 ARGUMENTS = {
     **FLEET_SPEC,
     **ROOT_SPEC,
     "host": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["present", "settled", "absent"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "kept", "settled", "absent"], "default": "present"},
     "revision": {"type": "str", "default": "current"},
     "desired": {"type": "dict"},
     "fenced": {"type": "list", "elements": "str", "default": []},
@@ -33,4 +33,4 @@ ARGUMENTS = {
     **ATTENDED_SPEC,
     "attendance": {"type": "path"},
 }
-ROLLOUT = Work(ARGUMENTS, lambda module: Rollout(Engine.connect(), module.params, module.check_mode).run())
+ROLLOUT = Work(ARGUMENTS, lambda module: bring_or_keep(Engine.connect(), module.params, module.check_mode))

@@ -39,11 +39,14 @@ options:
   state:
     description:
       - With V(present), the host runs the revision.
+      - With V(kept), it stays as it is when it runs the revision, this is the proved one and the host's record is
+        settled on it. Earlier deploys are refused from then on, and every instance has to be healthy and stable. Otherwise
+        no container is touched, and what V(present) would do is returned.
       - With V(settled), the revision is the host's proved one, which C(current) names and a rollback goes back to.
         Containers are not touched.
       - With V(absent), no container of the fleet's project is left.
     type: str
-    choices: [present, settled, absent]
+    choices: [present, kept, settled, absent]
     default: present
   revision:
     description:
@@ -275,6 +278,10 @@ extras:
   returned: always
   type: list
   elements: dict
+kept:
+  description: Whether the host was as it should be, and is held to it.
+  returned: with O(state=kept)
+  type: bool
 moved:
   description: Whether any container was touched.
   returned: success

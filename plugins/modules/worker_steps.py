@@ -50,7 +50,8 @@ options:
         required: true
       take:
         description:
-          - Options whose values an earlier step returns, each as C(step.value). One that it doesn't return isn't given.
+          - Options whose values an earlier step returns, each as C(step.value), or C(step.value.key) for a part of one.
+            One that it doesn't return isn't given.
         type: dict
         default: {}
       looks:
@@ -58,6 +59,16 @@ options:
           - Runs this step in check mode also when the playbook doesn't, and leaves out its diff.
         type: bool
         default: false
+      unless_changed:
+        description:
+          - Leaves this step out once an earlier one has changed something, or would change it.
+        type: bool
+        default: false
+      only_if:
+        description:
+          - What an earlier step returned, as C(step.value). Unless that is true this step is left out.
+        type: str
+        default: ''
 author:
   - driftguard.workers contributors (@driftguard)
 requirements:
@@ -125,6 +136,8 @@ STEP = {
     "options": {"type": "dict", "required": True},
     "take": {"type": "dict", "default": {}},
     "looks": {"type": "bool", "default": False},
+    "unless_changed": {"type": "bool", "default": False},
+    "only_if": {"type": "str", "default": ""},
 }
 STEPS = Work(
     {"steps": {"type": "list", "elements": "dict", "required": True, "options": STEP}},

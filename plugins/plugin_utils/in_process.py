@@ -42,13 +42,21 @@ class InProcessAction(UsualAction):
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Values] = None) -> Values:
         """The module's result."""
-        arguments = self._arguments() if self._is_here() else None
+        is_here = self._is_here()
+        arguments = self._arguments() if is_here else None
         if arguments is None:
-            return dict(super().run(tmp, task_vars))  # type: ignore[no-untyped-call]
+            return self.elsewhere(tmp, task_vars or {}) if not is_here else self._usual(tmp, task_vars)
         self._display.vvv(f"{self._task.action} runs in this process")
         with directory(self._loader.get_basedir()):
             return run_here(
                 self.work, arguments, name=self._task.action, check_mode=self._task.check_mode, is_diff=self._task.diff)
+
+    def elsewhere(self, tmp: Optional[str], task_vars: Values) -> Values:
+        """On another host, or as another user: as any module."""
+        return self._usual(tmp, task_vars)
+
+    def _usual(self, tmp: Optional[str], task_vars: Optional[Values]) -> Values:
+        return dict(super().run(tmp, task_vars))  # type: ignore[no-untyped-call]
 
     def _arguments(self) -> Optional[Values]:
         try:

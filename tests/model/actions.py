@@ -52,7 +52,7 @@ def _debug(run: Run, task: Task, _frame: Frame, _host: str, scope: Scope, _new: 
     return {}
 
 
-INCLUDES = ("ansible.builtin.include_tasks", "ansible.builtin.include_role")
+INCLUDES = ("ansible.builtin.include_tasks", "ansible.builtin.include_role", "ansible.builtin.import_role")
 ACTIONS: dict[str, Callable[..., Result]] = {
     "ansible.builtin.set_fact": _set_fact, "ansible.builtin.assert": _assert, "ansible.builtin.fail": _fail,
     "ansible.builtin.debug": _debug, **dict.fromkeys(INCLUDES, _fail),

@@ -357,7 +357,7 @@ class Run:
         variables = {**task.keywords.get("vars", {}), **loop}
         inner = replace(
             frame, params={**frame.params, **variables}, variables={**frame.variables, **variables})
-        if task.action == "ansible.builtin.include_role":
+        if task.action.endswith("_role"):
             known = {"name", "tasks_from", "apply", "rolespec_validate"}
             included: Optional[Role] = role(arguments["name"], frame.role)
             inner, file = replace(inner, role=included), f"{arguments.get('tasks_from', 'main')}.yml"

@@ -151,9 +151,11 @@ def _entries(raw: Any, path: Path) -> tuple[Entry, ...]:
     found: list[Entry] = []
     for entry in raw:
         if "ansible.builtin.import_tasks" in entry:
-            if set(entry) - {"name", "ansible.builtin.import_tasks"}:
+            if set(entry) - {"name", "vars", "ansible.builtin.import_tasks"}:
                 raise UnknownPlaybook(f"{path.name}: import_tasks with {sorted(entry)}")
-            found += task_file(path.parent / entry["ansible.builtin.import_tasks"])
+            inner = task_file(path.parent / entry["ansible.builtin.import_tasks"])
+            where = f"{path.parent.parent.name}/{path.name}"
+            found.append(Block(entry.get("name", ""), where, inner, (), (), {"vars": entry.get("vars", {})}))
         else:
             found.append(_block(entry, path) if "block" in entry else _task(entry, path))
     return tuple(found)

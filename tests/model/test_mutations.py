@@ -8,13 +8,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 import pytest
 from model import playbook
 from model.engine import Badness
-from model.fleet import Deed, Deploy, Overlap, play
+from model.fleet import AddHost, Deed, Deploy, Overlap, Repair, play
 from model.interpreter import Chance
 from model.modules import PACKAGE
 from model.world import Fault, Model, Release
@@ -45,7 +45,7 @@ class Spoiled:
 
 
 FILES = [
-    Spoiled("publish in spite of a bad host", ROLE + "tasks/decide.yml",
+    Spoiled("publish in spite of a bad host", ROLE + "vars/main.yml",
             "__worker_fleet_leader.__worker_fleet_decision.decision == 'publish'", "true",
             (Deploy(A), Deploy(LATE_CRASH))),
     Spoiled("one moved host doesn't go back", ROLE + "tasks/decide.yml",
@@ -61,17 +61,23 @@ FILES = [
     Spoiled("an unreachable host counts as published", ROLE + "tasks/publish.yml",
             "when: __worker_fleet_record_change is unreachable", "when: false",
             (Deploy(A), Deploy(B, (FLEET_RECORD,)))),
-    Spoiled("the old release isn't settled again", ROLE + "tasks/decide.yml",
+    Spoiled("the old release isn't settled again", ROLE + "tasks/close.yml",
             "__worker_fleet_record_target: \"{{ __worker_fleet_back }}\"",
             "__worker_fleet_record_target: \"{{ __worker_fleet_target }}\"", (Deploy(A), Deploy(LATE_CRASH))),
     Spoiled("a host's failure is forgotten", ROLE + "tasks/failed.yml", "else 'bad'", "else 'good'",
             (Deploy(A), Deploy(LATE_CRASH))),
-    Spoiled("a batch is included by its own hosts alone", "playbooks/deploy_workers.yml",
+    Spoiled("a batch is included by its own hosts alone", ROLE + "tasks/batches.yml",
             "label: \"{{ worker_batch | join(', ') }}\"",
-            "label: \"{{ worker_batch | join(', ') }}\"\n      when: inventory_hostname in worker_batch",
+            "label: \"{{ worker_batch | join(', ') }}\"\n  when: inventory_hostname in worker_batch",
             (Deploy(A), Deploy(SILENT, chance=Chance(backwards=True)))),
     Spoiled("preflight does what it should only look at", ROLE + "tasks/preflight.yml",
             "looks: true", "looks: false", (Deploy(A), Deploy(LATE_CRASH, (Fault("cut", 50, "h2"),)))),
+    Spoiled("every host counts as kept", ROLE + "tasks/preflight.yml",
+            "'good' if __worker_fleet_done.by_step.keep.kept | default(false) else", "'good' if true else",
+            (Deploy(A), Deploy(B))),
+    Spoiled("one host that is kept stands for all", ROLE + "vars/main.yml",
+            "default=false) | reject | length == 0", "default=false) | select | length > 0",
+            (Deploy(A), AddHost("h3"), Deploy(A))),
     Spoiled("a rollback leaves out the records", ROLE + "tasks/rollback.yml",
             "[__worker_fleet_proof_step, __worker_fleet_settled_step]", "[__worker_fleet_proof_step]",
             (Deploy(A), Deploy(LATE_CRASH))),
@@ -132,6 +138,12 @@ BROKEN = [
            (Deploy(A), Deploy(SILENT))),
     Broken("nobody waits for what was started", "rollout_change.Watch.wait", lambda _real: lambda _watch: [],
            (Deploy(A), Deploy(Release("bad", Badness("crash", 12.0, host="h2"))))),
+    Broken("a host whose record rolls is kept", "rollout_keep._is_settled", lambda _real: lambda _options: True,
+           tuple(deed for at in range(70, 82) for deed in (
+               Deploy(A), Deploy(B, (Fault("kill", at),)), Repair(), Deploy(B)))),
+    Broken("a host that is kept lets an earlier run go on", "work_rollout.bring_or_keep",
+           lambda real: lambda engine, options, check: real(engine, options, check or options["state"] == "kept"),
+           (Deploy(A), *(Overlap(B, A, at, lease_ends=True) for at in range(54, 70, 2)))),
     Broken("the current revision doesn't move", "revisions.Revisions._point_to", lambda _real: lambda *_all: None,
            (Deploy(A),)),
     Broken("a host's record isn't written", "host_record.HostRecords.write", lambda _real: lambda *_all: None,
@@ -170,3 +182,30 @@ def test_a_broken_module_is_found(new_model: NewModel, case: Broken) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, case.stand_in(getattr(owner, name)))
         assert _fails(new_model(case.hosts), case.script), "nothing was found"
+
+
+HUNG = "every worker that the inventory demands"
+
+
+def _deployed_again_with_a_hung_worker(new_model: NewModel) -> tuple[int, list[str]]:
+    """The status and the words of a deploy of what runs already, while a worker hangs that its engine calls healthy."""
+    model = new_model(2)
+    model.run(A)
+    one = next(iter(model.engines["h2"].containers.values()))
+    one.image = replace(one.image, badness=Badness("silent"))
+    model.workers.left(one.id)
+    model.write_registrations()
+    before = model.picture()["containers"]
+    ending = model.run(A)
+    assert ending is not None
+    assert model.picture()["containers"] == before
+    return ending.status, list(ending.said)
+
+
+def test_a_host_that_is_kept_is_proved(new_model: NewModel) -> None:
+    status, said = _deployed_again_with_a_hung_worker(new_model)
+    assert status != 0
+    assert any(HUNG in line and "h2" in line for line in said), said
+    unproved = Spoiled("", ROLE + "tasks/preflight.yml", "only_if: keep.kept", "only_if: keep.nothing", ())
+    with spoiled(unproved):
+        assert _deployed_again_with_a_hung_worker(new_model)[0] == 0

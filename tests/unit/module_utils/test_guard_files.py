@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ FILES = {"version_guard.py": "pass\n", "version_guard.sh": ":\n"}
 
 
 def install(root: Path, files: Any = None, check: bool = False, fleet: str = "demo") -> list[str]:
-    options = {"fleet": fleet, "root": str(root), "files": FILES if files is None else files}
+    options = {"fleet": fleet, "root": str(root), "files": FILES if files is None else files, "digests": {}}
     result = install_guards(options, check)
     assert result.changed == bool(result.values["installed"])
     return [Path(path).name for path in result.values["installed"]]
@@ -50,6 +51,35 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     path.symlink_to(elsewhere)
     assert install(tmp_path) == ["version_guard.py"]
     assert (elsewhere.read_text(), path.is_symlink(), path.read_text()) == ("keep", False, "pass\n")
+
+
+def look(root: Path, check: bool, **more: str) -> list[str]:
+    digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in FILES.items()}
+    options = {"fleet": "demo", "root": str(root), "files": {}, "digests": {**digests, **more}}
+    return [Path(path).name for path in install_guards(options, check).values["installed"]]
+
+
+def test_by_their_digests_files_are_only_looked_at(tmp_path: Path) -> None:
+    assert look(tmp_path, check=True) == ["guard", *FILES]
+    with pytest.raises(DriftguardError, match="deploy again"):
+        look(tmp_path, check=False)
+    assert list(tmp_path.iterdir()) == []
+    install(tmp_path)
+    assert look(tmp_path, check=True) == look(tmp_path, check=False) == []
+    path = tmp_path / "demo" / "guard" / "version_guard.sh"
+    path.chmod(0o777)
+    assert look(tmp_path, check=True) == ["version_guard.sh"]
+    with pytest.raises(DriftguardError, match=r"version_guard\.sh"):
+        look(tmp_path, check=False)
+    path.chmod(0o755)
+    path.write_text("exit 0\n")
+    assert look(tmp_path, check=True) == ["version_guard.sh"]
+
+
+@pytest.mark.parametrize(("name", "digest"), [("../x", "0" * 64), (".x", "0" * 64), ("x", "0" * 63), ("x", "Z" * 64)])
+def test_what_is_no_digest_of_a_file_is_refused(tmp_path: Path, name: str, digest: str) -> None:
+    with pytest.raises(DriftguardError, match="option digests"):
+        look(tmp_path, check=True, **{name: digest})
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "/etc/x"])

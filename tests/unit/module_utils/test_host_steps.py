@@ -21,7 +21,8 @@ class Fake:
     """What run_steps uses of AnsibleModule, and what the steps' works saw."""
 
     def __init__(self, *steps: dict[str, Any], check: bool = False, diff: bool = False) -> None:
-        blank: dict[str, Any] = {"options": {}, "take": {}, "looks": False}
+        blank: dict[str, Any] = {
+            "options": {}, "take": {}, "looks": False, "unless_changed": False, "only_if": ""}
         self.params = {"steps": [{**blank, "name": step["module"], **step} for step in steps]}
         self.check_mode, self._diff = check, diff
         self.no_log_values: set[str] = set()
@@ -33,6 +34,7 @@ class Fake:
         """Run the steps."""
         works = {
             "good": self._work("good", lambda _part: Result(False, {"revision": 7, "none": None})),
+            "deep": self._work("deep", lambda _part: Result(False, {"release": {"sha": "abc"}, "kept": True})),
             "changes": self._work("changes", lambda _part: Result(True, {}, "old\n", "new\n", "a file")),
             "bad": self._work("bad", self._bad), "half": self._work("half", self._half)}
         return run_steps(self, works)
@@ -74,6 +76,36 @@ def test_what_an_earlier_step_returned_is_taken() -> None:
     assert (fake.seen[1][1]["password"], fake.seen[1][1]["word"]) == (None, None)
 
 
+def test_a_part_of_what_was_returned_is_taken() -> None:
+    fake = Fake(
+        {"module": "deep"},
+        {"module": "good", "take": {"word": "deep.release.sha", "other": "deep.release.sha"}},
+        {"module": "good", "name": "none", "take": {"word": "deep.release.none", "other": "deep.kept.none"}})
+    fake.run()
+    assert [options["word"] for _name, options, _check in fake.seen[1:]] == ["abc", None]
+
+
+@pytest.mark.parametrize(("asked", "done"), [
+    ("deep.kept", True), ("deep.release.sha", True), ("deep.none", False), ("first.none", False),
+    ("left.revision", False)])
+def test_a_step_is_left_out_unless_another_said_so(asked: str, done: bool) -> None:
+    fake = Fake(
+        {"module": "good", "name": "first"}, {"module": "deep"},
+        {"module": "good", "name": "left", "only_if": "first.none"}, {"module": "changes", "only_if": asked})
+    result = fake.run()
+    assert [name for name, _options, _check in fake.seen] == ["good", "deep", *(["changes"] if done else [])]
+    assert (result.changed, "left" in result.values["by_step"]) == (done, False)
+
+
+@pytest.mark.parametrize(("before", "done"), [("good", True), ("changes", False)])
+def test_a_step_is_left_out_once_something_would_change(before: str, done: bool) -> None:
+    fake = Fake(
+        {"module": before, "name": "first", "looks": True}, {"module": "deep", "unless_changed": True},
+        {"module": "good", "only_if": "deep.kept"})
+    fake.run()
+    assert [name for name, _options, _check in fake.seen] == [before, *(["deep", "good"] if done else [])]
+
+
 def test_one_that_is_null_counts_as_not_given() -> None:
     fake = Fake({"module": "good", "options": {"number": None, "word": None}})
     fake.run()
@@ -103,7 +135,7 @@ def test_what_changed_before_a_failure_counts() -> None:
 @pytest.mark.parametrize("bad", [
     {"options": {"number": "many"}}, {"options": {"nobody": 1}}, {"options": {"word": "alone"}},
     {"take": {"number": "later.revision"}}, {"take": {"number": "first"}}, {"take": {"number": "first."}},
-    {"name": "first"},
+    {"name": "first"}, {"only_if": "later.kept"}, {"only_if": "first"}, {"only_if": "first."},
 ])
 def test_bad_options_cost_nothing(bad: dict[str, Any]) -> None:
     fake = Fake({"module": "changes", "name": "first"}, {"module": "good", **bad})
