@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from ansible_collections.driftguard.workers.plugins.modules.worker_version_info import WORK
+from ansible_collections.driftguard.workers.plugins.module_utils.work_version_info import VERSION_INFO
 from ansible_collections.driftguard.workers.plugins.plugin_utils.in_process import HostAction
 
 
 class ActionModule(HostAction):
     """Action of worker_version_info tasks."""
 
-    work = WORK
+    work = VERSION_INFO

@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from typing import Any, Optional, Sequence
 
+from .errors import DriftguardError
 from .module_base import Result
+from .names import compose_project
 from .redis_gateway import RedisGateway
 from .registrations import Registration
 from .untrusted import check_seconds, clean
@@ -17,12 +19,15 @@ MOST_TOLD = 10
 POLL_SECONDS = 0.5
 
 
-def list_versions(fleet: str, redis: RedisGateway, hosts: Optional[Sequence[str]] = None, wait: float = 0) -> Result:
+def list_versions(
+    fleet: str, redis: RedisGateway, hosts: Optional[Sequence[str]] = None, wait: float = 0, refuse: bool = False,
+) -> Result:
     """All registrations of a fleet, its record and its history.
 
     :param hosts: all hosts of the fleet, None when nobody asks for strangers.
     :param wait: seconds to give those of workers that were stopped a moment ago to expire.
-    :raises DriftguardError: Redis doesn't answer, or what it holds is no record.
+    :param refuse: whether registrations from others are an error.
+    :raises DriftguardError: Redis doesn't answer, what it holds is no record, or there are such registrations.
     """
     check_seconds("wait", wait)
     end = time.monotonic() + wait
@@ -30,6 +35,13 @@ def list_versions(fleet: str, redis: RedisGateway, hosts: Optional[Sequence[str]
     while strangers(snapshot.registrations, hosts) and time.monotonic() < end:
         time.sleep(POLL_SECONDS)
         snapshot = redis.registrations(fleet)
+    if refuse and strangers(snapshot.registrations, hosts):
+        raise DriftguardError(
+            f"fleet {fleet}", "registrations from hosts of the inventory alone",
+            told(strangers(snapshot.registrations, hosts)),
+            f"stop them there (docker compose -p {compose_project(fleet)} down), or put the host back into the inventory; "
+            "where it can't be reached, -e worker_prune=true publishes all the same, which fences those of another "
+            "release, and the run fails naming them; nothing was touched")
     record = redis.record(fleet)
     history, _unreadable = redis.history(fleet)
     return Result(

@@ -43,6 +43,7 @@ options:
           - worker_release
           - worker_rollout
           - worker_version_assert
+          - worker_version_info
       options:
         description:
           - The module's options. One that is null counts as not given.
@@ -121,6 +122,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.work_image_pull
 from ansible_collections.driftguard.workers.plugins.module_utils.work_release import RELEASE
 from ansible_collections.driftguard.workers.plugins.module_utils.work_rollout import ROLLOUT
 from ansible_collections.driftguard.workers.plugins.module_utils.work_version_assert import VERSION_ASSERT
+from ansible_collections.driftguard.workers.plugins.module_utils.work_version_info import VERSION_INFO
 
 WORKS = {
     "worker_compose": COMPOSE,
@@ -129,6 +131,7 @@ WORKS = {
     "worker_release": RELEASE,
     "worker_rollout": ROLLOUT,
     "worker_version_assert": VERSION_ASSERT,
+    "worker_version_info": VERSION_INFO,
 }
 STEP = {
     "name": {"type": "str", "required": True},

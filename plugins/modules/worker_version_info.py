@@ -29,6 +29,12 @@ options:
       - Seconds to give those registrations to expire. They live 15 seconds longer than their worker.
     type: float
     default: 0.0
+  strangers:
+    description:
+      - With V(refused), such registrations are an error.
+    type: str
+    choices: [told, refused]
+    default: told
 attributes:
   diff_mode:
     support: none
@@ -136,32 +142,13 @@ history:
   elements: dict
 """
 
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import (
-    FLEET_SPEC,
-    REDIS_SPEC,
-    Work,
-    run_work,
-)
-from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import gateway_of
-from ansible_collections.driftguard.workers.plugins.module_utils.version_list import list_versions
-
-ARGUMENTS = {
-    **FLEET_SPEC,
-    **REDIS_SPEC,
-    "hosts": {"type": "list", "elements": "str"},
-    "wait": {"type": "float", "default": 0.0},
-}
-WORK = Work(
-    ARGUMENTS,
-    lambda module: list_versions(
-        module.params["fleet"], gateway_of(module), module.params["hosts"], module.params["wait"]
-    ),
-)
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import run_work
+from ansible_collections.driftguard.workers.plugins.module_utils.work_version_info import VERSION_INFO
 
 
 def main() -> None:
     """Entry point of the module."""
-    run_work(WORK)
+    run_work(VERSION_INFO)
 
 
 if __name__ == "__main__":

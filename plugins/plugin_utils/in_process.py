@@ -21,11 +21,13 @@ from types import SimpleNamespace
 from typing import Any, Dict, Iterator, Mapping, Optional
 
 from ansible import constants
+from ansible.errors import AnsibleConnectionFailure
 from ansible.module_utils.common.arg_spec import ModuleArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.common.warnings import get_deprecation_messages, get_warning_messages, warn
 from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action.normal import ActionModule as UsualAction
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Result, Work, return_values
 
 Values = Dict[str, Any]
@@ -105,6 +107,19 @@ class HostAction(InProcessAction):
 
     def _is_here(self) -> bool:
         return self._interpreter == sys.executable and super()._is_here()
+
+    def elsewhere(self, tmp: Optional[str], task_vars: Values) -> Values:
+        """On another host. That can't be reached when the task's own may well be, so it is the task that fails then."""
+        try:
+            return super().elsewhere(tmp, task_vars)
+        except AnsibleConnectionFailure as error:
+            if not self._task.delegate_to:
+                raise
+            found = " ".join(str(error).split())
+            failure = DriftguardError(
+                f"{self._task.delegate_to}, where this is done", "to be reached", found,
+                "see to that host or its connection, or have it done elsewhere (worker_redis_host), then run again")
+            return {"failed": True, **failure.as_result()}
 
     def _wanted_interpreter(self, task_vars: Values) -> str:
         other = self._task.delegate_to

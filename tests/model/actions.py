@@ -23,7 +23,9 @@ def module(run: Run, task: Task, frame: Frame, host: str, scope: Scope, _new: di
     arguments = scope.template(task.arguments)
     target = scope.template(frame.delegate_to) if frame.delegate_to is not None else host
     if target != LOCALHOST and not run.world.reaches(run, target):
-        return {"unreachable": True, "msg": f"Failed to connect to the host via ssh: {target}"}
+        # The collection's action plugins call what is delegated failed then, and not its host unreachable.
+        how = "failed" if frame.delegate_to is not None else "unreachable"
+        return {how: True, "msg": f"Failed to connect to the host via ssh: {target}"}
     check_mode = run.check_mode if frame.check_mode is None else bool(scope.template(frame.check_mode))
     return run.world.module(run, target, task.action.rpartition(".")[2], arguments, check_mode or run.check_mode)
 

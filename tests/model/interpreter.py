@@ -10,6 +10,7 @@ Held to what core 2.19 does where it matters here:
 - a result is skipped, failed, unreachable or fine, and is registered in each case; with ignore_unreachable, unreachable
   counts as fine, and rescues nothing;
 - ``hostvars`` has inventory and facts of a host, no variables of roles or plays;
+- what run_once finds out, all hosts of the play know; where it fails, all fail that were to run it;
 - a host that failed, or is unreachable without ignore_unreachable, is in no later play;
 - workers run at the same time: whether a host sees the facts that the same task set on a host before it, and whose
   answer comes first, is chance. Included files run in the order in which the answers came.
@@ -17,7 +18,7 @@ Held to what core 2.19 does where it matters here:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Optional, Protocol
 
@@ -260,7 +261,7 @@ class Run:
         late: list[Callable[[], None]] = []
         for host in order:
             self._count(host, task)
-            apply = self._one(task, frame.inherit(task.keywords, task.when), host, action or module)
+            apply = self._one(task, frame.inherit(task.keywords, task.when), host, action or module, hosts, once)
             if self.chance.late:
                 late.append(apply)
             else:
@@ -273,7 +274,9 @@ class Run:
         self.steps += 1
         self.world.step(self, host, task)
 
-    def _one(self, task: Task, frame: Frame, host: str, action: Callable[..., Result]) -> Callable[[], None]:
+    def _one(
+        self, task: Task, frame: Frame, host: str, action: Callable[..., Result], hosts: list[str], once: bool,
+    ) -> Callable[[], None]:
         """Carry out a task on one host; returns what makes its outcome known."""
         if "loop" in task.keywords:
             raise UnknownPlaybook(f"{task.where}, task {task.name}: loop")
@@ -287,7 +290,7 @@ class Run:
                 result = {"changed": False, "skipped": True, "skip_reason": "Conditional result was False"}
         except TaskFailure as error:
             result = {"failed": True, "changed": False, "msg": f"Task failed: {error}"}
-        return lambda: self._known(task, frame, host, result, new)
+        return lambda: self._known(task, frame, host, result, new, hosts if once else [])
 
     def _judge(self, task: Task, frame: Frame, host: str, result: Result) -> None:
         if result.get("unreachable"):
@@ -299,7 +302,15 @@ class Run:
             if keyword in task.keywords:
                 result[key] = self._scope(host, seen).holds(task.conditions(keyword))
 
-    def _known(self, task: Task, frame: Frame, host: str, result: Result, new: Mapping[str, Any]) -> None:
+    def _known(
+        self, task: Task, frame: Frame, host: str, result: Result, new: Mapping[str, Any], hosts: Collection[str] = (),
+    ) -> None:
+        """Let an outcome be known; of a task with run_once all hosts have it, and who was to run it fails with it."""
+        for other in [one for one in self._play_hosts if hosts and one != host and one not in self._gone]:
+            if not result.get("failed"):
+                self.facts[other].update({**new, **{name: result for name in [task.keywords.get("register")] if name}})
+            elif other in hosts:
+                self._failures[other] = (task, result)
         if "register" in task.keywords:
             self.facts[host][task.keywords["register"]] = result
         if result.get("failed"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
 from ansible_collections.driftguard.workers.plugins.module_utils.version_list import list_versions
 from support.registration_entries import A, register
@@ -37,3 +38,14 @@ def test_many_are_told_shortly(gateway: RedisGateway, raw: Any) -> None:
     said = list_versions("demo", gateway, ["host1"]).values["strangers_told"]
     assert said.endswith("; and 20 more")
     assert said.isprintable()
+
+
+def test_they_are_refused_where_that_is_asked(gateway: RedisGateway, raw: Any) -> None:
+    register(raw, "alpha", "here")
+    assert list_versions("demo", gateway, ["host1"], refuse=True).values["strangers"] == []
+    register(raw, "beta", "there", 1500, host="gone")
+    with pytest.raises(DriftguardError, match="gone: service beta, beta:there") as caught:
+        list_versions("demo", gateway, ["host1"], refuse=True)
+    assert "-p demo-workers down" in caught.value.remedy
+    assert list_versions("demo", gateway, None, refuse=True).values["strangers"] == []
+    assert list_versions("demo", gateway, ["host1"], wait=60, refuse=True).values["strangers"] == []
