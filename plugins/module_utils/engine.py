@@ -262,8 +262,8 @@ def _mounts() -> str:
 def mounted_upper(container_id: str, mountinfo: str) -> str:
     """The directory of a running container's own files, with the containerd image store, which doesn't tell it.
 
-    The engine mounts the root of a container at a place of the container's id (``.../rootfs/overlayfs/ID``), which is in the
-    host's namespace, where no container can put one.
+    The engine mounts the root of a container at a place of the container's id (``.../rootfs/overlayfs/ID``), which is
+    in the host's namespace, where no container can put one.
 
     :param mountinfo: ``/proc/self/mountinfo``, see proc(5).
     :returns: empty where that isn't one overlay file system, or has a name that is written with escapes.

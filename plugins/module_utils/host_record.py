@@ -103,7 +103,8 @@ class HostRecords:
         seen, holder = self._fence()
         if seen == number and run and holder and clean(run) != holder:
             raise DriftguardError(
-                str(self._state / FENCE_FILE), f"deploy number {number} to be run {clean(run)}", f"it is run {holder}'s",
+                str(self._state / FENCE_FILE), f"deploy number {number} to be run {clean(run)}",
+                f"it is run {holder}'s",
                 "Redis lost its data in between: nothing was changed; start a new deploy")
 
     def enter(self, number: int, run: str = "") -> None:

@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What worker_rollout does with ``state: kept``: a host that is as it should be is held to it, any other is only planned.
+"""What worker_rollout does with ``state: kept``: a host that is as it should be is held to it, any other is planned.
 
 =========================================  =========================================================================
 the host                                   then

@@ -39,9 +39,9 @@ def list_versions(
         raise DriftguardError(
             f"fleet {fleet}", "registrations from hosts of the inventory alone",
             told(strangers(snapshot.registrations, hosts)),
-            f"stop them there (docker compose -p {compose_project(fleet)} down), or put the host back into the inventory; "
-            "where it can't be reached, -e worker_prune=true publishes all the same, which fences those of another "
-            "release, and the run fails naming them; nothing was touched")
+            f"stop them there (docker compose -p {compose_project(fleet)} down), or put the host back into the "
+            "inventory; where it can't be reached, -e worker_prune=true publishes all the same, which fences those of "
+            "another release, and the run fails naming them; nothing was touched")
     record = redis.record(fleet)
     history, _unreadable = redis.history(fleet)
     return Result(

@@ -28,8 +28,8 @@ options:
     default: {}
   digests:
     description:
-      - Files by name, each with the SHA-256 of its text in hexadecimal. They are looked at as O(files) are, at a tenth of
-        the cost. What differs can't be put back. Check mode says so as a change, and otherwise it is an error.
+      - Files by name, each with the SHA-256 of its text in hexadecimal. They are looked at as O(files) are, at a tenth
+        of the cost. What differs can't be put back. Check mode says so as a change, and otherwise it is an error.
     type: dict
     default: {}
 author:

@@ -40,8 +40,8 @@ options:
     description:
       - With V(present), the host runs the revision.
       - With V(kept), it stays as it is when it runs the revision, this is the proved one and the host's record is
-        settled on it. Earlier deploys are refused from then on, and every instance has to be healthy and stable. Otherwise
-        no container is touched, and what V(present) would do is returned.
+        settled on it. Earlier deploys are refused from then on, and every instance has to be healthy and stable.
+        Otherwise no container is touched, and what V(present) would do is returned.
       - With V(settled), the revision is the host's proved one, which C(current) names and a rollback goes back to.
         Containers are not touched.
       - With V(absent), no container of the fleet's project is left.

@@ -77,7 +77,8 @@ FILES = [
     Spoiled("what is kept was published so", ROLE + "vars/main.yml",
             "and __worker_fleet_leader.__worker_fleet_rolling.record.phase == 'settled'", "",
             tuple(deed for at in range(46, 56, 2) for deed in (
-                Deploy(A), Deploy(B, (Fault("kill", at),)), Repair(), Deploy(A, (Fault("kill", at),)), Repair(), Deploy(A)))),
+                Deploy(A), Deploy(B, (Fault("kill", at),)), Repair(), Deploy(A, (Fault("kill", at),)), Repair(),
+                Deploy(A)))),
     Spoiled("one host that is kept stands for all", ROLE + "vars/main.yml",
             "default=false) | reject | length == 0", "default=false) | select | length > 0",
             (Deploy(A), AddHost("h3"), Deploy(A))),

@@ -13,54 +13,10 @@ import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import rollout_change
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
-from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult, Result
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult
 from ansible_collections.driftguard.workers.plugins.module_utils.record import Record, ReleaseRef
-from ansible_collections.driftguard.workers.plugins.module_utils.revisions import Revisions, release_json
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout import Rollout
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout_keep import bring_or_keep
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout_wait import Failure
-from support.containers import CONTAINER_ID, IMAGE_ID, RELEASE_ID, SHA, FakeEngine, image, inspected, inspected_below
-from support.release_data import release_data
-
-SERVICE: dict[str, Any] = {
-    "variant": "base", "replicas": 1, "image": IMAGE_ID, "spec": "spec1", "grace": 30, "memory": 2**26,
-    "networks": ["common"], "paths": []}
-DESIRED = {"release": release_data(), "services": {"extractor": SERVICE}}
-PREDICTED = {
-    "release": {"release_id": RELEASE_ID, "sha": SHA},
-    "services": {"extractor": {**SERVICE, "image": None, "spec": None}}
-}
-
-
-class Host:
-    """A host with revision 7 on disk, and an engine."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.revisions = Revisions(root / "demo")
-        self.write(7, DESIRED["services"])
-        self.engine = FakeEngine([inspected_below(root)], [image()])
-        self.engine.networks = {"common"}
-        self.options: dict[str, Any] = {
-            "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,
-            "services": [], "prune": "none", "generation": 9, "run": "me", "wait_timeout": 0.1, "stabilize": 0.0,
-            "lock_wait": 1.0, "published": None, "fenced": [], "bake": 0.0, "max_restarts": 0, "max_failed_jobs": None,
-            "min_jobs": 20}
-
-    def write(self, number: int, services: dict[str, Any]) -> None:
-        self.revisions.write(number, "# compose\n", release_json(release_data(), services))
-
-    def rollout(self, check_mode: bool = False, **options: Any) -> Result:
-        engine: Any = self.engine
-        return Rollout(engine, {**self.options, **options}, check_mode).run()
-
-    def refused(self, check_mode: bool = False, **options: Any) -> DriftguardError:
-        """The error; no container was touched."""
-        before = dict(self.engine.containers)
-        with pytest.raises(DriftguardError) as error:
-            self.rollout(check_mode, **options)
-        assert (self.engine.containers, self.engine.stopped) == (before, [])
-        return error.value
+from support.containers import CONTAINER_ID, RELEASE_ID, SHA, inspected
+from support.rollout_host import DESIRED, PREDICTED, SERVICE, Host
 
 
 @pytest.fixture
@@ -339,69 +295,3 @@ def test_taking_the_fleet_off_is_predicted_and_spares_other_projects(host: Host,
 def test_a_fleet_that_is_off_stays_off(host: Host) -> None:
     host.engine.containers.clear()
     assert not host.rollout(state="absent").changed
-
-
-OWN = ReleaseRef(RELEASE_ID, SHA)
-OLD = ReleaseRef(f"{'0' * 12}.{'1' * 12}", "0" * 40)
-
-
-def keep(host: Host, check_mode: bool = False, **options: Any) -> Result:
-    """What the module does with state kept."""
-    engine: Any = host.engine
-    return bring_or_keep(engine, {**host.options, "state": "kept", **options}, check_mode)
-
-
-def settle(host: Host, record: Record | None = None) -> HostRecords:
-    """Make revision 7 the proved one, with a host record that says so."""
-    here = HostRecords(host.root, "demo")
-    host.revisions.settle(host.revisions.load(7), 3)
-    here.write(record or Record("demo", 3, "settled", OWN, (OWN,)))
-    return here
-
-
-@pytest.mark.parametrize("check_mode", [False, True])
-def test_a_host_that_is_as_it_should_be_is_held_to_it(host: Host, check_mode: bool) -> None:
-    here = settle(host)
-    result = keep(host, check_mode)
-    assert (result.changed, result.values["kept"], result.values["moved"]) == (False, True, False)
-    assert set(result.values["durations"]) == (set() if check_mode else {"recreate", "stabilize"})
-    assert here.highest() == (3 if check_mode else 9)
-    if not check_mode:
-        with pytest.raises(DriftguardError, match="8"):
-            here.check(8)
-
-
-def test_who_is_kept_has_to_be_stable(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    settle(host)
-    failure = Failure("extractor", "demo-workers-extractor-1", "its health check fails", 0, ["it said so"])
-    monkeypatch.setattr(rollout_change.Watch, "wait", lambda _watch: [failure])
-    with pytest.raises(FailedResult, match="its health check fails; it said: it said so"):
-        keep(host)
-
-
-@pytest.mark.parametrize("record", [
-    Record("demo", 3, "rolling", OWN, (OLD, OWN)), Record("demo", 3, "settled", OLD, (OLD,)),
-    Record("demo", 3, "rolling", OWN, (OWN,))])
-def test_who_isnt_settled_is_only_looked_at(host: Host, record: Record) -> None:
-    here = settle(host, record)
-    result = keep(host)
-    assert (result.changed, result.values["kept"], result.values["durations"]) == (False, False, {})
-    assert here.highest() == 3
-
-
-def test_what_was_never_proved_isnt_kept(host: Host) -> None:
-    HostRecords(host.root, "demo").write(Record("demo", 3, "settled", OWN, (OWN,)))
-    assert not keep(host).values["kept"]
-    settle(host)
-    host.write(8, DESIRED["services"])
-    assert not keep(host, revision="8").values["kept"]
-    assert not keep(host, check_mode=True, revision="9", desired=DESIRED).values["kept"]
-
-
-def test_what_has_to_change_is_planned_and_not_touched(host: Host) -> None:
-    here = settle(host)
-    host.engine.containers.clear()
-    result = keep(host)
-    assert (result.changed, result.values["kept"], result.values["moved"]) == (True, False, False)
-    assert [step["action"] for step in result.values["steps"]] == ["create"]
-    assert (host.engine.containers, result.values["durations"], here.highest()) == ({}, {}, 9)

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.plugin_utils.host_files_look import parsed_files, read_command
@@ -24,7 +24,8 @@ def read(*paths: Path, shell: str = "dash") -> Optional[list[Optional[str]]]:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("text", ["", "42 run\n", '{"a": "ü\\n\u2028"}\r\n\x00', "driftguard-file 1 -\n", "x" * 200_000])
+@pytest.mark.parametrize("text", [
+    "", "42 run\n", '{"a": "ü\\n\u2028"}\r\n\x00', "driftguard-file 1 -\n", "x" * 200_000])
 def test_to_the_byte(tmp_path: Path, shell: str, text: str) -> None:
     path = tmp_path / "it's $(here) *"
     path.write_bytes(text.encode())
@@ -35,8 +36,10 @@ def test_to_the_byte(tmp_path: Path, shell: str, text: str) -> None:
 @pytest.mark.parametrize("kind", ["directory", "dangling", "large", "binary", "pipe"])
 def test_what_is_no_plain_text_isnt_taken_for_something(tmp_path: Path, shell: str, kind: str) -> None:
     path = tmp_path / "it"
-    {"directory": path.mkdir, "dangling": lambda: path.symlink_to("nowhere"), "pipe": lambda: os.mkfifo(path),
-     "large": lambda: path.write_bytes(b"x" * 300_000), "binary": lambda: path.write_bytes(b"\xff\xfe")}[kind]()
+    make: dict[str, Callable[[], object]] = {
+        "directory": path.mkdir, "dangling": lambda: path.symlink_to("nowhere"), "pipe": lambda: os.mkfifo(path),
+        "large": lambda: path.write_bytes(b"x" * 300_000), "binary": lambda: path.write_bytes(b"\xff\xfe")}
+    make[kind]()
     assert read(tmp_path / "none", path, shell=shell) is None
 
 
