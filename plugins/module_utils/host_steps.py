@@ -10,6 +10,7 @@ from typing import Any, Dict, Mapping, Optional
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
+from .attendance import Attendance, SafePoint
 from .errors import DriftguardError
 from .module_base import FailedResult, Result, Work, exit_values
 
@@ -38,8 +39,9 @@ class Step:
 class Part:
     """What a step's work sees of the module that it is a part of."""
 
-    def __init__(self, module: Any, params: Values, looks: bool) -> None:
+    def __init__(self, module: Any, params: Values, looks: bool, safe_point: SafePoint) -> None:
         self.params = params
+        self.safe_point = safe_point
         self.check_mode = bool(module.check_mode or looks)
         self.no_log_values: set[str] = module.no_log_values
         self.warn = module.warn
@@ -60,13 +62,15 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
         module.no_log_values.update(_validated(step, step.options)._no_log_values)
     _check_names(steps)
     ready = [None if step.take else _params(module, step, {}) for step in steps]
+    safe_point = _safe_point(module.params)
     results: dict[str, Values] = {}
     diffs: list[Any] = []
     for step, params in zip(steps, ready):
         if (step.unless_changed and _is_changed(results)) or (step.only_if and not _value(results, step.only_if)):
             continue
-        part = Part(module, params if params is not None else _params(module, step, results), step.looks)
+        part = Part(module, params if params is not None else _params(module, step, results), step.looks, safe_point)
         try:
+            safe_point()
             values = exit_values(step.work.action(part), part.is_diff)
         except DriftguardError as error:
             results[step.name] = _failed(error)
@@ -75,6 +79,13 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
         diffs += [values.pop("diff")] if "diff" in values else []
         results[step.name] = values
     return Result(_is_changed(results), {"by_step": results, **_diff(diffs)})
+
+
+def _safe_point(options: Mapping[str, Any]) -> SafePoint:
+    """Where these steps stop when whoever attends them is gone: between two, and where one of them asks."""
+    if not options["attendance"]:
+        return SafePoint()
+    return Attendance(options, "the steps on this host").safe_point(lambda: None)
 
 
 def _step(raw: Values, works: Mapping[str, Work]) -> Step:

@@ -72,13 +72,22 @@ class Work:
 
     :param arguments: its argument spec.
     :param action: does the work and raises :class:`DriftguardError` on failure. Of the module that it gets it uses
-        ``params``, ``check_mode``, ``warn`` and ``no_log_values``.
+        ``params``, ``check_mode``, ``warn`` and ``no_log_values``, and :func:`safe_point_of`.
     :param checks: more of AnsibleModule's own that its validator knows too (``required_if``, ``required_together`` …).
     """
 
     arguments: dict[str, Any]
     action: Callable[[Any], Result]
     checks: Mapping[str, Any] = field(default_factory=dict)
+
+
+def safe_point_of(module: Any) -> Callable[[], None]:
+    """What a work that takes long calls now and then: it raises where nobody waits for its end any more.
+
+    :param module: what the work got; a module of its own has none, and isn't stopped.
+    """
+    found: Callable[[], None] = getattr(module, "safe_point", lambda: None)
+    return found
 
 
 def run_work(work: Work) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Iterable, Mapping, Optional, Sequence
+from typing import Callable, Iterable, Mapping, Optional, Sequence
 
 from . import proof
 from .engine import Engine
@@ -96,9 +96,12 @@ def look(place: Place) -> tuple[list[Container], Snapshot, bool]:
     return before, snapshot, [one.identity for one in before] == [one.identity for one in after]
 
 
-def prove_host(place: Place, wanted: Mapping[str, Wanted], timeout: float) -> list[proof.Row]:
+def prove_host(
+    place: Place, wanted: Mapping[str, Wanted], timeout: float, safe_point: Callable[[], None] = lambda: None,
+) -> list[proof.Row]:
     """Prove one host, waiting for what may still pass by itself.
 
+    :param safe_point: called between two looks; what it raises ends the proof.
     :param timeout: seconds to wait for late registrations and for those of stopped workers to expire.
     :returns: the rows of the last look.
     """
@@ -109,6 +112,7 @@ def prove_host(place: Place, wanted: Mapping[str, Wanted], timeout: float) -> li
         final = consistent and (proof.is_proved(rows) or not proof.may_pass(rows))
         if final or time.monotonic() >= deadline:
             return rows
+        safe_point()
         time.sleep(POLL_SECONDS)  # registrations expire and appear by heartbeats; Redis announces neither by default
 
 

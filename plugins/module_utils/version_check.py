@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from . import verdicts
 from .engine import Engine
@@ -48,10 +48,13 @@ class Records:
     rows: tuple[Row, ...]
 
 
-def check_versions(options: Mapping[str, Any], engine: Engine, redis: RedisGateway) -> Result:
+def check_versions(
+    options: Mapping[str, Any], engine: Engine, redis: RedisGateway, safe_point: Callable[[], None] = lambda: None,
+) -> Result:
     """Prove one host.
 
     :param options: the module's options.
+    :param safe_point: called between two looks; raises when nobody waits for the proof any more.
     :raises FailedResult: not proved; carries the rows.
     """
     fleet, host, root = options["fleet"], options["host"], Path(options["root"]) / options["fleet"]
@@ -71,7 +74,8 @@ def check_versions(options: Mapping[str, Any], engine: Engine, redis: RedisGatew
     # A deploy proves before the record is settled, and may go back to a release whose commit was built anew since.
     wanted = wanted_services(
         engine, services, expected.release, expected.sha, guard_directory(str(root)), with_tags=options["check_record"])
-    rows = _record_rows(options, records, expected) + prove_host(place, wanted, options["timeout"])
+    rows = _record_rows(options, records, expected) + prove_host(
+        place, wanted, options["timeout"], safe_point)
     values = _values(rows, expected, records)
     if not is_proved(rows):
         raise FailedResult(_failure(fleet, host, rows), values)

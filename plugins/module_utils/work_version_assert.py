@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from .engine import Engine
-from .module_base import FLEET_SPEC, REDIS_SPEC, ROOT_SPEC, SPEC_SPEC, Work
+from .module_base import FLEET_SPEC, REDIS_SPEC, ROOT_SPEC, SPEC_SPEC, Work, safe_point_of
 from .redis_gateway import gateway_of
 from .version_check import check_versions
 
@@ -24,4 +24,5 @@ ARGUMENTS = {
     "timeout": {"type": "float", "default": 20.0},
 }
 VERSION_ASSERT = Work(
-    ARGUMENTS, lambda module: check_versions(module.params, Engine.connect(), gateway_of(module)))
+    ARGUMENTS,
+    lambda module: check_versions(module.params, Engine.connect(), gateway_of(module), safe_point_of(module)))

@@ -16,6 +16,8 @@ description:
   - Bringing a module to a host and starting it costs more than most of these modules do there. A rollout over many
     hosts, or over a slow connection, has one such call where it would have five.
   - All options are checked before the first step runs, but for those that take what an earlier step returned.
+  - With a rollout among the steps, all of them run beside the connection, as M(driftguard.workers.worker_rollout) alone
+    does, unless its option C(attended) is false. They stop at a safe point when the controller is gone.
 extends_documentation_fragment:
   - driftguard.workers.attributes
 options:
@@ -70,6 +72,15 @@ options:
           - What an earlier step returned, as C(step.value). Unless that is true this step is left out.
         type: str
         default: ''
+  heartbeat:
+    description:
+      - As of M(driftguard.workers.worker_rollout), for all steps. The controller sets it where a rollout is among them.
+    type: float
+    default: 20.0
+  attendance:
+    description:
+      - As of M(driftguard.workers.worker_rollout), for all steps. The controller sets it.
+    type: path
 author:
   - driftguard.workers contributors (@driftguard)
 requirements:
@@ -114,6 +125,7 @@ failed_step:
   sample: proof
 """
 
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import DEFAULT_HEARTBEAT
 from ansible_collections.driftguard.workers.plugins.module_utils.host_steps import run_steps
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Work, run_work
 from ansible_collections.driftguard.workers.plugins.module_utils.work_compose import COMPOSE
@@ -143,7 +155,11 @@ STEP = {
     "only_if": {"type": "str", "default": ""},
 }
 STEPS = Work(
-    {"steps": {"type": "list", "elements": "dict", "required": True, "options": STEP}},
+    {
+        "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP},
+        "heartbeat": {"type": "float", "default": DEFAULT_HEARTBEAT},
+        "attendance": {"type": "path"},
+    },
     lambda module: run_steps(module, WORKS),
 )
 

@@ -98,6 +98,7 @@ class Workers:
 
     def admits(self, one: SimContainer) -> bool:
         """Whether the guard lets a container start."""
+        self.read(one.host)  # a module that writes the record may start containers after it
         own = ReleaseKey(one.image.release_id, one.image.sha)
         return _view(self.records.get(one.host), own, self.fleet) is View.ALLOWED
 

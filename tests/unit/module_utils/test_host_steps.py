@@ -23,7 +23,9 @@ class Fake:
     def __init__(self, *steps: dict[str, Any], check: bool = False, diff: bool = False) -> None:
         blank: dict[str, Any] = {
             "options": {}, "take": {}, "looks": False, "unless_changed": False, "only_if": ""}
-        self.params = {"steps": [{**blank, "name": step["module"], **step} for step in steps]}
+        self.params: dict[str, Any] = {
+            "steps": [{**blank, "name": step["module"], **step} for step in steps], "attendance": None,
+            "heartbeat": 20.0}
         self.check_mode, self._diff = check, diff
         self.no_log_values: set[str] = set()
         self.seen: list[tuple[str, dict[str, Any], bool]] = []

@@ -1,0 +1,287 @@
+# Copyright: driftguard.workers contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs a module that rolls out beside its connection: shows its progress, keeps its lease, ends it with the deploy."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, Optional
+
+from ansible import constants
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import ATTENDED_SPEC, LEAST_HEARTBEAT
+from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.names import FLEET_PATTERN, HOST_ROOT
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout_progress import (
+    HEALTHY,
+    VERIFIED,
+    Step,
+    shown,
+)
+from ansible_collections.driftguard.workers.plugins.module_utils.untrusted import clean
+
+from .attended_rollout import AttendedRollout, RolloutLost, run_directory
+from .lease_clock import LeaseClock
+
+Values = Dict[str, Any]
+
+LOCK = "driftguard.workers.worker_lock"
+LONGEST_SECONDS = 86400
+MAX_WARNING = 1000
+RESULT_SECONDS = 30.0
+# An option of Ansible's SSH connection.
+RETRIES = "reconnection_retries"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The playbook's process imports this before it forks one for the task, which has no terminal of its own.
+ON_TERMINAL = sys.stdout.isatty() and sys.stderr.isatty()
+# What async_wrapper and async_status add.
+FOREIGN = ("ansible_job_id", "started", "finished", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines")
+
+
+class Interrupted(BaseException):
+    """The deploy was told to end; by which signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a module that is to be attended.
+
+    :param module: its full name.
+    :param rollout: the options of the rollout: those of worker_rollout, without what the controller alone needs.
+    :param options: what the controller needs of them, checked: see :data:`.attendance.ATTENDED_SPEC`.
+    :param arguments: makes the module's arguments for a run's directory.
+    :param untouched: what is returned besides the failure of a call that was never started.
+    """
+
+    module: str
+    rollout: Values
+    options: Values
+    arguments: Callable[[str], Values]
+    untouched: Values = field(default_factory=dict)
+
+
+def attended_options(rollout: Values) -> Values:
+    """What the controller needs of a rollout's options, checked; the lease is taken out, the module never has it.
+
+    :raises AnsibleActionFail: they aren't in their form.
+    """
+    own = {name: rollout[name] for name in ATTENDED_SPEC if rollout.get(name) is not None}
+    found = ArgumentSpecValidator(ATTENDED_SPEC).validate(own)  # type: ignore[no-untyped-call]
+    if found.error_messages:
+        raise AnsibleActionFail("; ".join(found.error_messages))  # type: ignore[no-untyped-call]
+    rollout.pop("lease", None)
+    return dict(found.validated_parameters)
+
+
+class AttendedAction(ActionBase):
+    """An action whose module may be, or have in it, a rollout."""
+
+    _supports_check_mode = True
+    _supports_async = True
+    _is_starting = False
+
+    def attend(self, call: Call, task_vars: Values) -> Optional[Values]:
+        """Run the module beside its connection; None where there is nothing to attend, or something is wrong with it.
+
+        :raises AnsibleConnectionFailure: the host can't be reached, and the rollout has stopped by now.
+        """
+        self._vars = task_vars
+        self._parent = os.getppid()
+        self._call = call
+        directory = run_directory({"root": HOST_ROOT, **call.rollout}, secrets.token_hex(8))
+        if directory is None or not self._is_attended(call.rollout, call.options):
+            return None
+        self._directory = directory
+        self._lease = Lease(self, call)
+        self._rollout = AttendedRollout(
+            directory, call.options["heartbeat"], self._command, self._shower(call), self._keep)
+        return self._attended()
+
+    def get_shell_option(self, option: str, default: Any = None) -> Any:
+        """As Ansible's own; the job file lies with the run's other files, so that one look sees all of them."""
+        if option == "async_dir" and self._is_starting:
+            return self._directory
+        return super().get_shell_option(option, default)  # type: ignore[no-untyped-call]
+
+    def execute(self, module: str, arguments: Values) -> Values:
+        """Run a module on the host; its result."""
+        return dict(self._execute_module(module, arguments, task_vars=self._vars))
+
+    def warn(self, text: str) -> None:
+        """Tell a person, who need not do anything yet."""
+        # Ansible keeps a task's own warnings back until the task has ended.
+        line = f"[WARNING]: {self._call.rollout.get('host', '')}: {clean(text, MAX_WARNING)}"
+        self._display.display(line, color=constants.COLOR_WARN, stderr=True)  # type: ignore[attr-defined]
+
+    def _is_attended(self, arguments: Values, options: Values) -> bool:
+        # Whatever is wrong with an option, the module says it best.
+        return (
+            options["attended"]
+            and not self._task.check_mode
+            and not self._task.async_val
+            and arguments.get("state") not in ("settled", "kept")  # neither touches a container
+            and FLEET_PATTERN.match(str(arguments.get("fleet", ""))) is not None
+            and LEAST_HEARTBEAT <= options["heartbeat"] <= LONGEST_SECONDS
+        )
+
+    def _attended(self) -> Optional[Values]:
+        with interruptible():
+            try:
+                if not self._lease.keep():
+                    return {"changed": False, **self._call.untouched, **self._lease.refusal}
+                started = self._start(self._call.arguments(self._directory))
+                if "ansible_job_id" not in started:
+                    # Such as no directory for the job file; the module finds the same and has the better words.
+                    return None
+                result = self._result(self._rollout.await_end())
+                self._rollout.remove()
+            except DriftguardError as error:
+                result = {"failed": True, **error.as_result()}
+            except RolloutLost as error:
+                raise AnsibleConnectionFailure(
+                    "the host stopped answering in the middle of its rollout, which has stopped at a safe point by now"
+                ) from error
+            except BaseException:
+                # Interrupted, or out of the task's time: nothing may go on behind anybody's back.
+                self._rollout.stop()
+                raise
+        if result.get("failed"):
+            # Whoever was suspended for so long that the rollout gave up is told who went on meanwhile.
+            self._lease.keep()
+        return {**result, **self._lease.refusal}
+
+    def _start(self, arguments: Values) -> Values:
+        self._is_starting, self._task.async_val = True, LONGEST_SECONDS
+        try:
+            with self._tried_once():
+                return dict(self._execute_module(self._call.module, arguments, task_vars=self._vars, wrap_async=True))
+        except AnsibleConnectionFailure:
+            self._rollout.stop_for_certain()
+            raise
+        finally:
+            self._is_starting, self._task.async_val = False, 0
+
+    @contextmanager
+    def _tried_once(self) -> Iterator[None]:
+        """Let the connection not repeat what breaks: a start that came through would be a second one."""
+        try:
+            before = self._connection.get_option(RETRIES)  # type: ignore[no-untyped-call]
+        except (KeyError, AttributeError):  # not SSH
+            yield
+            return
+        self._connection.set_option(RETRIES, 0)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            self._connection.set_option(RETRIES, before)  # type: ignore[no-untyped-call]
+
+    def _result(self, job: str) -> Values:
+        deadline = time.monotonic() + RESULT_SECONDS
+        while True:
+            try:
+                result = self.execute("ansible.legacy.async_status", {"jid": job, "_async_dir": self._directory})
+                return {name: value for name, value in result.items() if name not in FOREIGN}
+            except AnsibleConnectionFailure:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
+
+    def _command(self, command: str) -> str:
+        return str(self._low_level_execute_command(command)["stdout"])  # type: ignore[no-untyped-call]
+
+    def _keep(self) -> bool:
+        if os.getppid() != self._parent:
+            # The playbook was killed, and this process of one of its tasks with nobody to tell it so.
+            raise Interrupted(signal.SIGTERM)
+        return self._lease.keep()
+
+    def _shower(self, call: Call) -> Callable[[Step], None]:
+        host, wanted = str(call.rollout.get("host", "")), call.options["progress"]
+        width = max((len(str(name)) for name in self._vars.get("ansible_play_hosts_all", ())), default=0)
+
+        def show(step: Step) -> None:
+            if wanted == "always" or (wanted == "auto" and ON_TERMINAL):
+                name = "COLOR_OK" if step.event in (HEALTHY, VERIFIED) else "COLOR_CHANGED"
+                colour = getattr(constants, name) if ON_TERMINAL else None
+                self._display.display(shown(host, step, width), color=colour, stderr=True)
+
+        return show
+
+
+class Lease:
+    """The deployment lease, as far as a rollout has to keep it.
+
+    :param action: runs worker_lock on the host.
+    """
+
+    def __init__(self, action: AttendedAction, call: Call) -> None:
+        lease = call.options.get("lease") or {}
+        self.refusal: Values = {}
+        self._action = action
+        self._clock = LeaseClock(lease["seconds"], time.monotonic()) if lease.get("token") else None
+        self._options: Values = {
+            "state": "renewed", "fleet": call.rollout["fleet"], "generation": call.rollout.get("generation"),
+            "run": call.rollout.get("run", ""), "lease": lease.get("seconds"),
+            # No look is taken while Redis is waited for.
+            "redis_timeout": call.options["heartbeat"] / 8,
+            **{name: lease.get(name) for name in ("token", "redis_url", "redis_password", "redis_ca_file")},
+        }
+
+    def keep(self) -> bool:
+        """Renew it when it is time to; whether the rollout may go on. If not, ``refusal`` says why, as a result."""
+        asked = time.monotonic()
+        if self._clock is None or not self._clock.is_due(asked):
+            return not self.refusal
+        try:
+            answer = self._action.execute(LOCK, dict(self._options))
+        except AnsibleConnectionFailure as error:
+            answer = {"failed": True, "msg": str(error)}
+        if not answer.get("failed"):
+            self._clock.renewed(asked)
+            return True
+        self._clock.failed(asked)
+        if answer.get("lost") or self._clock.is_over(time.monotonic()):
+            kept = ("msg", "subject", "expected", "found", "remedy")
+            self.refusal = {"failed": True, **{name: answer[name] for name in kept if name in answer}}
+            return False
+        self._action.warn(f"the deployment lease couldn't be renewed and will be tried again: {answer.get('msg', '')}")
+        return True
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise :class:`Interrupted` inside; afterwards they do what they did before."""
+
+    def interrupt(number: int, _frame: Any) -> None:
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    try:
+        yield
+    except Interrupted as interrupted:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.kill(os.getpid(), interrupted.number)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
