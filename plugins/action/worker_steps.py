@@ -1,7 +1,7 @@
 # Copyright: driftguard.workers contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs worker_steps in the playbook's own process, where that is where it would run anyhow, or beside its connection."""
+"""Runs worker_steps in the playbook's own process, where it would run there anyhow, or beside its connection."""
 
 from __future__ import annotations
 
