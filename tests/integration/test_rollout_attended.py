@@ -17,73 +17,12 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
-import yaml
 from support.fleet import Fleet, wait_for
-from support.modules import PROJECT, ModuleRun, run_module
+from support.modules import PROJECT
 from support.redis_server import RedisServer
+from support.rollouts import LONG, SHORT, Rollouts, send, whole_session
 
 LINE = re.compile(r"^here +(\S+) +(\S+) +(stopping|starting|healthy|verified) +([\d.]+) s$", re.MULTILINE)
-# What a module does to containers; the end of a grace period that it began is the engine's.
-TOUCHING = {"create", "start", "destroy", "rename", "update"}
-LONG = 600  # seconds: so long a heartbeat ends no rollout of a test
-SHORT = 5
-
-
-class Rollouts:
-    """Playbooks with nothing in them but a lease and a rollout of all services of a fleet."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.connection = ""
-        self.redis: dict[str, Any] = {"redis_url": fleet.redis.control_url, "redis_password": fleet.redis.password}
-
-    def lock(self, state: str = "held", **options: Any) -> ModuleRun:
-        return run_module("worker_lock", fleet=self.fleet.name, state=state, pid=0, **self.redis, **options)
-
-    def start(self, lease: float = 300.0, **options: Any) -> subprocess.Popen[str]:
-        """Start one; ``self.fleet.log`` has its output."""
-        return self.fleet.start(str(self.playbook(lease, **options)))
-
-    def playbook(self, lease: float = 300.0, **options: Any) -> Path:
-        seen = int((self.fleet.root / self.fleet.name / "state" / "fence").read_text().split()[0])
-        lock = {"fleet": self.fleet.name, **self.redis, "lease": lease}
-        rollout = {
-            "fleet": self.fleet.name, "root": str(self.fleet.root), "host": "here", "services": ["alpha", "beta"],
-            "generation": "{{ taken.generation }}", "stabilize": 4, "heartbeat": LONG,
-            "lease": {"token": "{{ taken.token }}", "seconds": lease, **self.redis}, **options}
-        renewed = {**lock, "state": "renewed", "token": "{{ taken.token }}", "generation": "{{ taken.generation }}"}
-        tasks = [
-            {"driftguard.workers.worker_lock": {**lock, "floor": seen, "owner": "alice"}, "register": "taken"},
-            {"driftguard.workers.worker_rollout": rollout},
-            {"driftguard.workers.worker_lock": renewed, "register": "kept"},
-            {"ansible.builtin.debug": {"msg": "KEPT {{ kept.how }}"}},
-            {"driftguard.workers.worker_lock": {**lock, "state": "released", "token": "{{ taken.token }}"}}]
-        path = self.fleet.directory / "rollout.yml"
-        play = {"hosts": "workers", "gather_facts": False, "tasks": tasks}
-        if self.connection:
-            play["vars"] = {"ansible_connection": self.connection}
-        path.write_text(yaml.safe_dump([play]))
-        return path
-
-    def modules(self) -> list[int]:
-        """Processes of rollouts that work on this fleet, by the files that they keep."""
-        found = []
-        for note in self.fleet.root.glob("*/state/attended-*/pid"):
-            pid = int(note.read_text() or 0)
-            line = Path(f"/proc/{pid}/cmdline")
-            if line.exists() and b"worker_rollout" in line.read_bytes():
-                found.append(pid)
-        return found
-
-    def all_ended(self) -> bool:
-        return bool(list(self.fleet.root.glob("*/state/attended-*/pid"))) and not self.modules()
-
-    def touched(self, since: float, until: float) -> list[str]:
-        """What was done to containers of the fleet, from the second of one time to another time, perhaps to come."""
-        events = self.fleet.engine.events(
-            since=int(since), until=int(until), decode=True,
-            filters={"type": "container", "label": f"com.docker.compose.project={self.fleet.project}"})
-        return [event["Action"] for event in events if event["Action"] in TOUCHING]
 
 
 @pytest.fixture(scope="module")
@@ -101,28 +40,6 @@ def rollouts(stubborn: Fleet) -> Iterator[Rollouts]:
     made.fleet.redis.client.delete(f"{stubborn.name}:lock:deploy")
     yield made
     wait_for(lambda: not made.modules(), "rollouts of the test before to end", 60)
-
-
-def whole_session(process: subprocess.Popen[str]) -> list[int]:
-    """A playbook's process and those that it forked for its tasks, which have sessions of their own."""
-    found = [process.pid]
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == process.pid:
-                found.append(int(entry.name))
-    return found
-
-
-def send(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
 
 
 def heals(rollouts: Rollouts) -> None:

@@ -18,8 +18,10 @@ def entry(generation: int) -> HistoryEntry:
     return HistoryEntry(generation, A, "2026-01-02T03:04:05Z", "me", (("host1", str(generation)),))
 
 
-def register(raw: Any, service: str, instance: str, ttl_ms: int = 15_000, **changes: Any) -> None:
-    """Register an instance of fleet demo, well formed but for the changes."""
+def register(
+    raw: Any, service: str, instance: str, ttl_ms: int = 15_000, *, fleet: str = "demo", **changes: Any,
+) -> None:
+    """Register an instance of a fleet, well formed but for the changes."""
     fields = {
         "gitSha": A.sha,
         "buildDate": "2026-01-02T03:04:05Z",
@@ -33,7 +35,7 @@ def register(raw: Any, service: str, instance: str, ttl_ms: int = 15_000, **chan
         "heartbeatAt": "2026-01-02T03:04:05Z",
         **changes,
     }
-    key = f"demo:worker:{service}:{instance}:version"
+    key = f"{fleet}:worker:{service}:{instance}:version"
     raw.hset(key, mapping=fields)
     raw.pexpire(key, ttl_ms)
-    raw.zadd("demo:workers", {f"{service}:{instance}": 1.5})
+    raw.zadd(f"{fleet}:workers", {f"{service}:{instance}": 1.5})
