@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from .errors import DriftguardError
 
@@ -31,6 +32,16 @@ except ImportError as _error:
 START_INTERVAL_ENGINE = 25  # docker/cli 25.0: --health-start-interval, moby/moby#40894
 API_TIMEOUT = 60
 STOP_MARGIN = 30.0
+# Of one that runs again: as many lines of its new start are passed over to find those before it.
+NEW_LINES = 1000
+_STAMPED = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z) ?(.*)", re.DOTALL)
+
+
+class End(NamedTuple):
+    """How a container ended, and when: nanoseconds since 1970, by the engine's clock as in its log."""
+
+    status: int
+    at: int
 
 
 class Engine:
@@ -146,23 +157,29 @@ class Engine:
                 if "already in progress" not in str(error):
                     raise
 
-    def last_exit_status(self, container_id: str, seconds: int) -> Optional[int]:
+    def last_end(self, container_id: str, seconds: int) -> Optional[End]:
         """How a container last ended within so many seconds: a restarted one no longer says it of itself."""
         until = int(time.time()) + 1
         filters = {"container": container_id, "event": "die"}
         with _asking(f"events of container {container_id[:12]}"):
             ends = list(self._client.events(since=until - seconds, until=until, filters=filters, decode=True))
         status = str(ends[-1]["Actor"]["Attributes"].get("exitCode", "")) if ends else ""
-        return int(status) if status.isdigit() else None
+        return End(int(status), int(ends[-1]["timeNano"])) if status.isdigit() else None
 
-    def logs(self, container_id: str, lines: int) -> list[str]:
-        """The last lines a container wrote, undecodable bytes replaced; empty when it is gone."""
+    def logs(self, container_id: str, lines: int, end: Optional[End] = None) -> list[str]:
+        """The last lines a container wrote, undecodable bytes replaced; empty when it is gone.
+
+        :param end: those before it ended so, which it may have done before it was started again.
+        """
+        tail = lines if end is None else lines + NEW_LINES
         with _asking(f"logs of container {container_id[:12]}"):
             try:
-                said = self._client.logs(container_id, stdout=True, stderr=True, tail=lines)
+                said = self._client.logs(
+                    container_id, stdout=True, stderr=True, tail=tail, timestamps=end is not None)
             except docker.errors.NotFound:
                 return []
-            return str(said.decode("utf-8", "replace")).splitlines()
+            found = str(said.decode("utf-8", "replace")).splitlines()
+            return found if end is None else _said_before(found, end.at)[-lines:]
 
     def execute(self, container_id: str, command: Sequence[str]) -> tuple[int, str]:
         """Run a command in a running container as its own user; exit status and output."""
@@ -228,6 +245,19 @@ class Engine:
             yield
         finally:
             self._client.timeout = before
+
+
+def _said_before(lines: Iterable[str], end: int) -> list[str]:
+    """Lines of a log with times: those until one, without theirs. What one is broken into has none of its own."""
+    seconds, rest = divmod(end, 10**9)
+    last = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+    found, is_before = [], True
+    for line in lines:
+        stamped = _STAMPED.match(line)
+        is_before = stamped.group(1) <= last if stamped else is_before
+        if is_before:
+            found.append(stamped.group(2) if stamped else line)
+    return found
 
 
 def _upper_paths(facts: Mapping[str, Any]) -> Optional[list[str]]:

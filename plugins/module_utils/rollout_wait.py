@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Callable, Iterable, Optional
 
-from .engine import Engine
+from .engine import End, Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, container_of, uptime
 from .rollout_progress import HEALTHY, STARTING, VERIFIED
@@ -27,7 +27,10 @@ PROBES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Failure:
-    """One container that didn't make it: why, with its exit status and the last lines it wrote."""
+    """One container that didn't make it: why, with its exit status and the last lines it wrote.
+
+    Of one that was restarted: the lines before that, which say more of why than its next start.
+    """
 
     service: str
     container: str
@@ -42,6 +45,7 @@ class _Watched:
     since: float
     ready: bool = False
     forgiven: bool = False
+    failed: bool = False  # was restarted, and isn't forgiven
     stable: bool = False
 
 
@@ -196,7 +200,8 @@ class Watch:
             self._tell(STARTING, container)
         first = watched.container
         again = container.restart_count != first.restart_count or container.started_at != first.started_at
-        if again and not self._forgive(watched, container, now):
+        watched.failed = again and not self._forgive(watched, container, now)
+        if watched.failed:
             return f"restarted (exit status {self._exit_status(container)})"
         if container.status == RESTARTING and watched.forgiven:
             return ""
@@ -260,12 +265,15 @@ class Watch:
         return failures
 
     def _failure(self, container: Container, reason: str) -> Failure:
-        log = self._engine.logs(container.id, LOG_LINES)
+        watched = self._watched.get(container.id)
+        end = self._end(container) if watched is not None and watched.failed else None
+        log = self._engine.logs(container.id, LOG_LINES, end)
         return Failure(container.service, container.name, reason, self._exit_status(container), log)
 
     def _exit_status(self, container: Container) -> int:
-        """Its last one; a container that runs again says 0 of itself, so the engine's events are asked."""
-        if container.status != RUNNING:
-            return container.exit_code
-        ended = self._engine.last_exit_status(container.id, EVENTS_SECONDS)
-        return container.exit_code if ended is None else ended
+        end = self._end(container)
+        return container.exit_code if end is None else end.status
+
+    def _end(self, container: Container) -> Optional[End]:
+        """Its last one, from the engine's events: a container that runs again says 0 of itself. None while it rests."""
+        return self._engine.last_end(container.id, EVENTS_SECONDS) if container.status == RUNNING else None

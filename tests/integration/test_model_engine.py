@@ -106,7 +106,8 @@ def _play(place: Place, project: str) -> Iterator[tuple[str, Any]]:
     place.until_restarted("crashing")
     crashing = _one(place, project, "crashing")
     yield "restarted", (crashing.restart_count > 0, crashing.status in ("running", "restarting"))
-    yield "its last exit status", place.engine.last_exit_status(crashing.id, 3600)
+    end = place.engine.last_end(crashing.id, 3600)
+    yield "its last exit status", end and end.status
     yield "networks", len(place.engine.network_names([f"{LABEL_COMPOSE_PROJECT}={project}"]))
     for one in _all(place, project):
         place.engine.stop(one.id, 5)

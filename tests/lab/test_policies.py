@@ -54,8 +54,9 @@ def test_wherever_a_release_is_bad_every_host_is_back_and_proved(life: LabFleet,
     (place, host, service), (seconds, stabilize) = WHERE[where], WHEN[when]
     bad = life.commit(obey=True, crash_after=seconds, **place)
     run = life.deploy("-e", f"worker_stabilize={stabilize}").must_fail(
-        "boom", "every host that had moved is back on what it ran before, proved")
-    assert re.search(f"service {service} on {host}", run.output), run.output
+        "every host that had moved is back on what it ran before, proved")
+    told = re.compile(rf"^{host}: roll: service {service} on {host}, .* \| boom; remedy", re.MULTILINE)
+    assert told.search(run.output), run.output
     assert life.everywhere() == life.wanted(good)
     assert (life.record()["phase"], life.record()["target"]["sha"]) == ("settled", good)
     evidence = life.evidence()[-1]

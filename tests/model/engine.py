@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import yaml
+from ansible_collections.driftguard.workers.plugins.module_utils.engine import End
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_values import size
 
@@ -256,12 +257,12 @@ class SimEngine:
         self._call("remove")
         self.containers.pop(container_id, None)
 
-    def last_exit_status(self, container_id: str, seconds: int) -> Optional[int]:
+    def last_end(self, container_id: str, seconds: int) -> Optional[End]:
         self._call("events")
         one = self.containers.get(container_id)
-        return one.exit_code if one is not None and one.restarts else None
+        return End(one.exit_code, 0) if one is not None and one.restarts else None
 
-    def logs(self, container_id: str, lines: int) -> list[str]:
+    def logs(self, container_id: str, lines: int, end: Optional[End] = None) -> list[str]:
         self._call("logs")
         one = self.containers.get(container_id)
         return [f"[worker] {one.badness}"] if one is not None and one.badness else []

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional, Sequence
 
+from ansible_collections.driftguard.workers.plugins.module_utils.engine import End
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import (
     Container,
     container_of,
@@ -114,7 +115,7 @@ class FakeEngine:
         self.said: dict[str, list[str]] = {}
         self.version = version
         self.gone_after_listing: set[str] = set()
-        self.ended: dict[str, int] = {}
+        self.ended: dict[str, End] = {}
         self.stopped: list[tuple[str, int]] = []
         self.listed_as: dict[str, str] = {}
         self.networks: set[str] = set()
@@ -145,7 +146,7 @@ class FakeEngine:
         self.asked.append(("changes", str(facts["Id"])))
         return list(self.differing.get(str(facts["Id"]), ()))
 
-    def last_exit_status(self, container_id: str, seconds: int) -> Optional[int]:
+    def last_end(self, container_id: str, seconds: int) -> Optional[End]:
         """How it last ended."""
         return self.ended.get(container_id)
 
@@ -161,9 +162,9 @@ class FakeEngine:
         """All images."""
         return [dict(facts) for facts in self.image_list]
 
-    def logs(self, container_id: str, lines: int) -> list[str]:
-        """The last lines of a container."""
-        return self.said.get(container_id, [])[-lines:]
+    def logs(self, container_id: str, lines: int, end: Optional[End] = None) -> list[str]:
+        """The last lines of a container; a line is said each nanosecond."""
+        return self.said.get(container_id, [])[: None if end is None else end.at][-lines:]
 
     def container_ids(self, labels: Iterable[str] = ()) -> list[str]:
         """Ids of the containers that carry all of the labels."""

@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import rollout_wait
+from ansible_collections.driftguard.workers.plugins.module_utils.engine import End
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_wait import Prober, Watch
 from support.containers import CONTAINER_ID, FakeEngine, container, inspected
@@ -110,6 +111,29 @@ def test_what_goes_wrong_while_waiting_is_told_at_once(name: str) -> None:
         ("extractor", "demo-workers-extractor-12", reason)]
     assert failures[0].exit_code == state.get("ExitCode", 0)
     assert failures[0].log == [f"line {number}" for number in range(30, 50)]
+
+
+def test_of_what_was_restarted_the_log_is_the_one_before_that() -> None:
+    """Its new start has nothing to say of why, however much it says."""
+    facts = instance(age=0)
+    engine = FakeEngine([facts])
+    engine.said[CONTAINER_ID] = ["starting", "boom", *(f"again {number}" for number in range(50))]
+
+    def happens(look: int) -> None:
+        if look == 3:
+            engine.ended[CONTAINER_ID] = End(3, 2)
+            engine.containers[CONTAINER_ID] = changed(facts, 1, StartedAt=started(-1))
+
+    failures = watch(engine, Looks(happens), stabilize=60)
+    assert [(one.reason, one.exit_code, one.log) for one in failures] == [
+        ("restarted (exit status 3)", 3, ["starting", "boom"])]
+
+
+@pytest.mark.parametrize("state", [{"Health": {"Status": "unhealthy"}}, {"Status": "exited", "ExitCode": 1}])
+def test_of_what_fails_later_the_log_is_all_to_its_end(state: dict[str, Any]) -> None:
+    engine = FakeEngine([changed(instance(), 1, **state)])
+    engine.said[CONTAINER_ID], engine.ended[CONTAINER_ID] = ["starting", "boom", "again"], End(3, 2)
+    assert [one.log for one in watch(engine)] == [["starting", "boom", "again"]]
 
 
 def test_earlier_restarts_of_a_kept_instance_are_forgiven() -> None:
