@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.driftguard.workers.plugins.module_utils import engine as engine_module
-from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine, mounted_upper
+from ansible_collections.driftguard.workers.plugins.module_utils import container_files
+from ansible_collections.driftguard.workers.plugins.module_utils.container_files import mounted_upper
+from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
 
 OWN, OTHER = "d5" * 32, "a7" * 32
 STORE = "/var/lib/docker/containerd/daemon/io.containerd.snapshotter.v1.overlayfs/snapshots"
@@ -57,6 +58,6 @@ def test_it_is_read_there_and_the_engine_asked_where_it_cant_be(
     (upper / "work" / "x.py").write_text("")
     client: Any = Client()
     one = Engine(client, "29.0")
-    monkeypatch.setattr(engine_module, "_mounts", lambda: table(root(OWN, store=str(tmp_path))))
+    monkeypatch.setattr(container_files, "_mounts", lambda: table(root(OWN, store=str(tmp_path))))
     assert one.changes({"Id": OWN, "GraphDriver": None}) == ["/work", "/work/x.py"]
     assert one.changes({"Id": OTHER, "GraphDriver": {"Name": "overlayfs", "Data": None}}) == ["/said/by/the/engine"]
