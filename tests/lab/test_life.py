@@ -8,14 +8,25 @@ What runs is asked of the hosts' engines over SSH. Each change is foretold by a 
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
-from support.fleet import Run
+from support.fleet import PROJECT, Run
 
 from lab.fleet import LabFleet
 
 pytestmark = pytest.mark.timeout(1800)
+
+# Both answers of each container on a host, by its name.
+ASK = """
+import json, subprocess
+def ask(*command):
+    return subprocess.run(["docker", *command], check=True, capture_output=True, text=True).stdout
+found = json.loads(ask("inspect", *ask("ps", "-q").split()))
+print(json.dumps({
+    one["Name"]: [own_paths(one), sorted(line[2:] for line in ask("diff", one["Id"]).splitlines())] for one in found}))
+"""
 
 DEPLOY, ROLLBACK = "deploy-workers.yml", "rollback-workers.yml"
 
@@ -46,6 +57,16 @@ def test_a_first_deploy_to_two_hosts(life: LabFleet) -> None:
     assert life.everywhere() == life.wanted(head(life))
     assert (check.changed > 0, run.changed > 0) == (True, True)
     assert (life.record()["phase"], life.record()["target"]["sha"]) == ("settled", head(life))
+
+
+def test_what_containers_wrote_is_read_as_their_engine_says_it(life: LabFleet) -> None:
+    """One engine keeps images as ever, the other in containerd's store, where it takes long to answer."""
+    source = (PROJECT / "plugins" / "module_utils" / "container_files.py").read_text()
+    for host in ("host1", "host2"):
+        said: dict[str, list[list[str]]] = json.loads(life.on(host, "python3", "-c", source + ASK))
+        assert len(said) == len(life.there(host))
+        for name, (read, engine) in said.items():
+            assert read == engine != [], f"{name} on {host}"
 
 
 def test_a_second_run_changes_nothing(life: LabFleet) -> None:
