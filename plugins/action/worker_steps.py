@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional
 
+from ansible.errors import AnsibleActionFail
 from ansible_collections.driftguard.workers.plugins.modules.worker_steps import STEPS
 from ansible_collections.driftguard.workers.plugins.plugin_utils.attended_action import (
     AttendedAction,
@@ -35,8 +36,9 @@ class ActionModule(AttendedAction, HostAction):
         options = attended_options(rollout)
         self._task.args["steps"] = steps  # without the lease
         call = Call(
-            MODULE, rollout, options, lambda directory: _attended(steps, directory, options["heartbeat"]),
-            {"by_step": {}})
+            MODULE, rollout, options,
+            lambda directory: {"attendance": directory, "heartbeat": options["heartbeat"]},
+            lambda directory: {"steps": _attended(steps, directory)}, {"by_step": {}})
         found = self.attend(call, task_vars or {})
         return HostAction.run(self, tmp, task_vars) if found is None else found
 
@@ -44,8 +46,8 @@ class ActionModule(AttendedAction, HostAction):
         """The steps as data of this task's own; what isn't in their form is for the module to refuse."""
         try:
             steps = plain(self._task.args.get("steps"))
-        except NotPlain:
-            return []
+        except NotPlain as error:
+            raise AnsibleActionFail(f"steps: expected plain data; found {error}") from error  # type: ignore[no-untyped-call]
         return steps if isinstance(steps, list) and all(isinstance(step, dict) for step in steps) else []
 
 
@@ -55,9 +57,8 @@ def _rolls_out(step: Mapping[str, Any]) -> bool:
         and step["options"].get("state") not in ("settled", "kept"))
 
 
-def _attended(steps: List[Values], directory: str, heartbeat: float) -> Values:
-    """The module's arguments: each step knows where the controller is heard, and the rollout tells of its progress."""
-    told = [
+def _attended(steps: List[Values], directory: str) -> List[Values]:
+    """The steps, of which the rollout knows where the controller is heard, and may tell of its progress."""
+    return [
         {**step, "options": {**step["options"], "attendance": directory}} if _rolls_out(step) else step
         for step in steps]
-    return {"steps": told, "attendance": directory, "heartbeat": heartbeat}

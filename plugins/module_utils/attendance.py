@@ -9,6 +9,7 @@ file      written by               means
 beat      the controller's looks   changes with each look: somebody still wants this rollout
 stop      the controller           stop at the next safe point
 progress  the module               one line per step, see rollout_progress.py
+private   the controller           what the module is told and mustn't lie about: it is read once, and removed
 pid       the module               its process, so that its end is noticed even when it leaves no result
 ========  =======================  =====================================================================
 
@@ -23,6 +24,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import AbstractSet, Any, Callable, Mapping, Optional, Sequence
 
 from .errors import DriftguardError
@@ -32,8 +34,9 @@ from .rollout_progress import Step, written
 from .untrusted import check_seconds, digits
 
 PREFIX = "attended-"
-BEAT, STOP, PROGRESS, PID = "beat", "stop", "progress", "pid"
+BEAT, STOP, PROGRESS, PID, PRIVATE = "beat", "stop", "progress", "pid", "private"
 LEAST_HEARTBEAT = 5.0
+LISTEN_SECONDS = 1.0
 DEFAULT_HEARTBEAT = 20.0
 ATTENDED_SPEC: dict[str, Any] = {
     "progress": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
@@ -127,6 +130,19 @@ class Attendance:
             with suppress(OSError):
                 (self._directory / PID).write_text(f"{os.getpid()}\n", encoding="ascii")
 
+    def listen(self) -> None:
+        """Look at the beat all the time from now on, so that one which ended unseen isn't taken for news later."""
+        directory = self._directory
+        if directory is None:
+            return
+
+        def look() -> None:
+            while True:
+                self._heartbeat.is_heard(_content(directory / BEAT), time.monotonic())
+                time.sleep(LISTEN_SECONDS)
+
+        Thread(target=look, daemon=True).start()
+
     def safe_point(self, check: Callable[[], None]) -> SafePoint:
         """The safe point of a rollout that begins, on a host that is locked for it.
 
@@ -148,6 +164,22 @@ class Attendance:
         return DriftguardError(
             f"rollout of {self._subject}", "a deploy that goes on", f"{found}; stopped at a safe point",
             "run it again: it heals what was left and converges")
+
+
+def take_private(directory: Path) -> str:
+    """Read what the controller left for this run alone, and remove it.
+
+    :raises DriftguardError: it isn't there.
+    """
+    path = directory / PRIVATE
+    try:
+        text = path.read_bytes().decode("utf-8")
+        path.unlink()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DriftguardError(
+            str(path), "what this run is to do", str(error),
+            "run again; if it stays, see what removes files there") from error
+    return text
 
 
 def _tell(directory: Path, step: Step) -> None:

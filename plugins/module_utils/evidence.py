@@ -44,8 +44,8 @@ def decide_or_write(options: Mapping[str, Any], check_mode: bool) -> Result:
         policy = Policy(options["on_failure"], options["unreachable"])
         return Result(False, decide(options["outcomes"], options["hosts"], check_mode, policy))
     end = conclude(
-        options["outcomes"], options["hosts"], End(options["decision"], options["published"], options["settled_on"]),
-        check_mode)
+        options["outcomes"], options["hosts"],
+        End(options["decision"], options["published"], options["settled_on"], options["parted"]), check_mode)
     record = evidence(options, end)
     path = ""
     if not check_mode:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
-from .attendance import Attendance, SafePoint
+from .attendance import Attendance, SafePoint, take_private
 from .errors import DriftguardError
 from .module_base import FailedResult, Result, Work, exit_values
 
@@ -25,6 +27,7 @@ class Step:
     :param looks: runs in check mode whatever the run does, and shows no diff.
     :param unless_changed: is left out once an earlier step has changed something, or would.
     :param only_if: ``step.value`` that has to be true, or this one is left out.
+    :param may_fail: its failure is its result, and ends nothing.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Step:
     looks: bool
     unless_changed: bool = False
     only_if: str = ""
+    may_fail: bool = False
 
 
 class Part:
@@ -56,7 +60,7 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
     :raises DriftguardError: a step's options aren't what its module takes, found before the first step runs; or
         its work failed.
     """
-    steps = [_step(raw, works) for raw in module.params["steps"]]
+    steps = [_step(raw, works) for raw in _asked(module, works)]
     for step in steps:
         # Whatever is said from here on, as of the invocation at -vvv, may have these in it.
         module.no_log_values.update(_validated(step, step.options)._no_log_values)
@@ -74,6 +78,8 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
             values = exit_values(step.work.action(part), part.is_diff)
         except DriftguardError as error:
             results[step.name] = _failed(error)
+            if step.may_fail:
+                continue
             done = {"by_step": results, "failed_step": step.name, **_diff(diffs)}
             raise FailedResult(error, done, _is_changed(results)) from error
         diffs += [values.pop("diff")] if "diff" in values else []
@@ -81,18 +87,55 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
     return Result(_is_changed(results), {"by_step": results, **_diff(diffs)})
 
 
+def _asked(module: Any, works: Mapping[str, Work]) -> list[Values]:
+    """The steps: the module's option, or what the controller left in the run's directory, in the same form."""
+    options = module.params
+    if options["steps"] is not None:
+        return list(options["steps"])
+    try:
+        steps = json.loads(take_private(Path(options["attendance"])))["steps"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DriftguardError("option attendance", "steps in the run's directory", str(error), "run again") from error
+    found = ArgumentSpecValidator(steps_spec(works)).validate({"steps": steps})  # type: ignore[no-untyped-call]
+    if found.error_messages:
+        raise DriftguardError(
+            "option steps", "steps as the module documents them", "; ".join(found.error_messages), "mend them")
+    return list(found.validated_parameters["steps"])
+
+
+def steps_spec(works: Mapping[str, Work]) -> Values:
+    """The argument spec of the option ``steps``.
+
+    :param works: what the modules do, by their names.
+    """
+    step = {
+        "name": {"type": "str", "required": True},
+        "module": {"type": "str", "required": True, "choices": sorted(works)},
+        "options": {"type": "dict", "required": True},
+        "take": {"type": "dict", "default": {}},
+        "looks": {"type": "bool", "default": False},
+        "unless_changed": {"type": "bool", "default": False},
+        "only_if": {"type": "str", "default": ""},
+        "may_fail": {"type": "bool", "default": False},
+    }
+    return {"steps": {"type": "list", "elements": "dict", "options": step}}
+
+
 def _safe_point(options: Mapping[str, Any]) -> SafePoint:
     """Where these steps stop when whoever attends them is gone: between two, and where one of them asks."""
     if not options["attendance"]:
         return SafePoint()
-    return Attendance(options, "the steps on this host").safe_point(lambda: None)
+    attendance = Attendance(options, "the steps on this host")
+    attendance.listen()
+    return attendance.safe_point(lambda: None)
 
 
 def _step(raw: Values, works: Mapping[str, Work]) -> Step:
     # A value that isn't given is none: templates have no other way to leave out what lies this deep.
     given = {name: value for name, value in raw["options"].items() if value is not None}
     return Step(
-        raw["name"], works[raw["module"]], given, raw["take"], raw["looks"], raw["unless_changed"], raw["only_if"])
+        raw["name"], works[raw["module"]], given, raw["take"], raw["looks"], raw["unless_changed"], raw["only_if"],
+        raw["may_fail"])
 
 
 def _check_names(steps: list[Step]) -> None:

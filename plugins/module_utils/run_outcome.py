@@ -69,11 +69,13 @@ class End:
     :param decision: what was decided, and done.
     :param published: the fleet's record is settled on the run's release.
     :param settled_on: the release that the fleet's record alone allows now, empty when it allows several.
+    :param parted: hosts that went back run another release than those that had nothing to change.
     """
 
     decision: str
     published: bool = False
     settled_on: str = ""
+    parted: bool = False
 
 
 def decide(
@@ -135,7 +137,7 @@ def conclude(outcomes: Outcomes, fleet_hosts: Sequence[str], end: End, check_mod
     elif end.decision == PUBLISH and end.published:
         result = OK if done and not facts["left_out"] else UNSETTLED
     else:
-        result = _unpublished(outcomes, facts, end.decision, stuck)
+        result = MIXED if end.parted else _unpublished(outcomes, facts, end.decision, stuck)
     message = SENTENCES[result]
     if result == MIXED:
         message += PUBLISHED_FIRST if end.published else UNPUBLISHED
@@ -156,7 +158,8 @@ def _lines(
     lines = [f"{host}: {_told(outcomes[host] or {})}" for host in facts["bad"]]
     if result == MIXED:
         fenced = f"; what isn't {end.settled_on} is fenced there" if end.settled_on else ""
-        lines += [f"{host}: {_may_run(_status(outcomes[host]))}{fenced}" for host in _moved_on(outcomes, stuck, facts)]
+        moved = _moved_on(outcomes, stuck, facts, end)
+        lines += [f"{host}: {_may_run(_status(outcomes[host]))}{fenced}" for host in moved]
     if result == UNSETTLED:
         lines += [f"{host}: what runs there on another release is fenced once it reads Redis" for host in facts["away"]]
     if result in (MIXED, NOT_PROVED, PREDICTED, NOT_CONFIRMED):
@@ -172,9 +175,10 @@ def _told(outcome: Mapping[str, Any]) -> str:
     return f"{outcome.get('stage') or 'reach'}: {outcome.get('message') or reason}"
 
 
-def _moved_on(outcomes: Outcomes, stuck: Sequence[str], facts: Mapping[str, Any]) -> list[str]:
+def _moved_on(outcomes: Outcomes, stuck: Sequence[str], facts: Mapping[str, Any], end: End) -> list[str]:
     """Hosts to speak of when the fleet is mixed: they aren't back, whether or not that was the policy."""
-    return sorted({*stuck, *(host for host in facts["moved"] if _status(outcomes[host]) == GOOD)})
+    there = outcomes if end.parted else facts["moved"]
+    return sorted({*stuck, *(host for host in there if _status(outcomes[host]) == GOOD)})
 
 
 def _may_run(status: str) -> str:

@@ -50,6 +50,7 @@ def list_versions(
             "registrations": [_plain(registration) for registration in snapshot.registrations],
             "dead": list(snapshot.dead),
             "malformed": list(snapshot.malformed),
+            "homeless": [one.member for one in snapshot.registrations if not one.host],
             "strangers": [_plain(one) for one in strangers(snapshot.registrations, hosts)],
             "strangers_told": told(strangers(snapshot.registrations, hosts)),
             "versions": _count(snapshot.registrations),

@@ -77,6 +77,12 @@ options:
         O(state=written).
     type: str
     default: ""
+  parted:
+    description:
+      - Whether hosts that went back run another release than those that had nothing to change. Only for
+        O(state=written).
+    type: bool
+    default: false
   run:
     description:
       - Facts of the run, C(id), C(action), C(by), C(started), C(generation) and C(requested). Only for
@@ -184,6 +190,7 @@ ARGUMENTS = {
     "on_failure": {"type": "str", "choices": ["fleet", "host", "stop"], "default": "fleet"},
     "unreachable": {"type": "str", "choices": ["fail", "continue"], "default": "fail"},
     "settled_on": {"type": "str", "default": ""},
+    "parted": {"type": "bool", "default": False},
     "published": {"type": "bool", "default": False},
     "run": {"type": "dict", "default": {}},
     "release": {"type": "dict", "default": {}},

@@ -26,7 +26,6 @@ options:
       - The steps, in order.
     type: list
     elements: dict
-    required: true
     suboptions:
       name:
         description:
@@ -72,6 +71,11 @@ options:
           - What an earlier step returned, as C(step.value). Unless that is true this step is left out.
         type: str
         default: ''
+      may_fail:
+        description:
+          - A failure of this step is what it returns, with C(failed), and the steps after it go on.
+        type: bool
+        default: false
   heartbeat:
     description:
       - As of M(driftguard.workers.worker_rollout), for all steps. The controller sets it where a rollout is among them.
@@ -79,7 +83,8 @@ options:
     default: 20.0
   attendance:
     description:
-      - As of M(driftguard.workers.worker_rollout), for all steps. The controller sets it.
+      - As of M(driftguard.workers.worker_rollout), for all steps. The controller sets it. Without O(steps), they are in
+        this directory, for this call alone, since secrets may be among them.
     type: path
 author:
   - driftguard.workers contributors (@driftguard)
@@ -126,7 +131,7 @@ failed_step:
 """
 
 from ansible_collections.driftguard.workers.plugins.module_utils.attendance import DEFAULT_HEARTBEAT
-from ansible_collections.driftguard.workers.plugins.module_utils.host_steps import run_steps
+from ansible_collections.driftguard.workers.plugins.module_utils.host_steps import run_steps, steps_spec
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Work, run_work
 from ansible_collections.driftguard.workers.plugins.module_utils.work_compose import COMPOSE
 from ansible_collections.driftguard.workers.plugins.module_utils.work_guard import GUARD
@@ -145,22 +150,14 @@ WORKS = {
     "worker_version_assert": VERSION_ASSERT,
     "worker_version_info": VERSION_INFO,
 }
-STEP = {
-    "name": {"type": "str", "required": True},
-    "module": {"type": "str", "required": True, "choices": sorted(WORKS)},
-    "options": {"type": "dict", "required": True},
-    "take": {"type": "dict", "default": {}},
-    "looks": {"type": "bool", "default": False},
-    "unless_changed": {"type": "bool", "default": False},
-    "only_if": {"type": "str", "default": ""},
-}
 STEPS = Work(
     {
-        "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP},
+        **steps_spec(WORKS),
         "heartbeat": {"type": "float", "default": DEFAULT_HEARTBEAT},
         "attendance": {"type": "path"},
     },
     lambda module: run_steps(module, WORKS),
+    {"required_one_of": [("steps", "attendance")]},
 )
 
 

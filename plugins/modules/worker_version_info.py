@@ -126,6 +126,11 @@ dead:
   returned: success
   type: list
   elements: str
+homeless:
+  description: Members of the index that are registrations and name no host.
+  returned: success
+  type: list
+  elements: str
 malformed:
   description: Members of the index that are no registrations, each with the reason.
   returned: success

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import shlex
 import signal
 import sys
 import threading
@@ -19,7 +21,11 @@ from ansible import constants
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
-from ansible_collections.driftguard.workers.plugins.module_utils.attendance import ATTENDED_SPEC, LEAST_HEARTBEAT
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import (
+    ATTENDED_SPEC,
+    LEAST_HEARTBEAT,
+    PRIVATE,
+)
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.names import FLEET_PATTERN, HOST_ROOT
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_progress import (
@@ -64,6 +70,8 @@ class Call:
     :param rollout: the options of the rollout: those of worker_rollout, without what the controller alone needs.
     :param options: what the controller needs of them, checked: see :data:`.attendance.ATTENDED_SPEC`.
     :param arguments: makes the module's arguments for a run's directory.
+    :param private: makes more of them, which the module reads from a file of that directory and removes. What is
+        started behind a connection lies on the host's disk with its arguments, secrets and all, for as long as it works.
     :param untouched: what is returned besides the failure of a call that was never started.
     """
 
@@ -71,6 +79,7 @@ class Call:
     rollout: Values
     options: Values
     arguments: Callable[[str], Values]
+    private: Optional[Callable[[str], Values]] = None
     untouched: Values = field(default_factory=dict)
 
 
@@ -143,8 +152,9 @@ class AttendedAction(ActionBase):
             try:
                 if not self._lease.keep():
                     return {"changed": False, **self._call.untouched, **self._lease.refusal}
-                started = self._start(self._call.arguments(self._directory))
+                started = self._start({**self._call.arguments(self._directory), **self._hand_over()})
                 if "ansible_job_id" not in started:
+                    self._rollout.remove()
                     # Such as no directory for the job file; the module finds the same and has the better words.
                     return None
                 result = self._result(self._rollout.await_end())
@@ -163,6 +173,21 @@ class AttendedAction(ActionBase):
             # Whoever was suspended for so long that the rollout gave up is told who went on meanwhile.
             self._lease.keep()
         return {**result, **self._lease.refusal}
+
+    def _hand_over(self) -> Values:
+        """Leave the private arguments in the run's directory; those that can't be, with this kind of connection."""
+        private = self._call.private(self._directory) if self._call.private else {}
+        if not private or not self._connection.has_pipelining:
+            return private
+        place = shlex.quote(self._directory)
+        command = f"mkdir -p -m 700 {place} && umask 077 && cat > {place}/{PRIVATE}"
+        done = self._low_level_execute_command(  # type: ignore[no-untyped-call]
+            command, in_data=json.dumps(private).encode("utf-8"))
+        if done["rc"]:
+            raise DriftguardError(
+                f"{self._directory}/{PRIVATE}", "to be written", str(done["stderr"] or done["stdout"]).strip()[-300:],
+                "mend the directory's permissions or the disk of this host, then run again")
+        return {}
 
     def _start(self, arguments: Values) -> Values:
         self._is_starting, self._task.async_val = True, LONGEST_SECONDS

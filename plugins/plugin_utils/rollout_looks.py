@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Optional
 
-from ansible_collections.driftguard.workers.plugins.module_utils.attendance import BEAT, PID, PROGRESS, STOP
+from ansible_collections.driftguard.workers.plugins.module_utils.attendance import BEAT, PID, PRIVATE, PROGRESS, STOP
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_progress import MAX_LINE
 
 LINES = 200
@@ -64,7 +64,7 @@ def look_command(directory: str, number: int, line: int, wait: float, touch: boo
 
 def stop_command(directory: str) -> str:
     """The command that stops a rollout at its next safe point, also one that hasn't made its directory yet."""
-    return f"mkdir -p -m 700 {directory} && : > {directory}/{STOP}"
+    return f"rm -f {directory}/{PRIVATE}; mkdir -p -m 700 {directory} && : > {directory}/{STOP}"
 
 
 def parsed_look(output: str) -> Optional[Look]:

@@ -54,7 +54,7 @@ def options(directory: Path, **changes: Any) -> dict[str, Any]:
     return {
         "fleet": "demo", "state": "written", "outcomes": {"host1": GOOD, "host2": BAD},
         "hosts": ["host1", "host2", "host3"],
-        "decision": "rollback", "published": False, "settled_on": "",
+        "decision": "rollback", "published": False, "settled_on": "", "parted": False,
         "on_failure": "fleet", "unreachable": "fail", "release": release_data(), "details": DETAILS,
         "directory": str(directory),
         "run": {"id": "20260102T030405Z-abc", "action": "deploy", "by": "me", "started": "2026-01-02T03:04:05Z",

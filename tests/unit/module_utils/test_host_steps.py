@@ -22,7 +22,8 @@ class Fake:
 
     def __init__(self, *steps: dict[str, Any], check: bool = False, diff: bool = False) -> None:
         blank: dict[str, Any] = {
-            "options": {}, "take": {}, "looks": False, "unless_changed": False, "only_if": ""}
+            "options": {}, "take": {}, "looks": False, "unless_changed": False, "only_if": "",
+            "may_fail": False}
         self.params: dict[str, Any] = {
             "steps": [{**blank, "name": step["module"], **step} for step in steps], "attendance": None,
             "heartbeat": 20.0}
@@ -126,6 +127,14 @@ def test_the_first_failure_ends_it_and_says_what_was_done(module: str, changed: 
     assert list(told) == ["good", module]
     assert told[module] == {"failed": True, "changed": changed, **values, **caught.value.as_result()}
     assert fake.warnings == (["half done"] if module == "half" else [])
+
+
+def test_a_step_that_may_fail_ends_nothing() -> None:
+    fake = Fake({"module": "half", "may_fail": True}, {"module": "good", "only_if": "half.kept"}, {"module": "deep"})
+    result = fake.run()
+    assert [name for name, _options, _check in fake.seen] == ["half", "deep"]
+    assert (result.changed, result.values["by_step"]["half"]["failed"]) == (True, True)
+    assert "failed_step" not in result.values
 
 
 def test_what_changed_before_a_failure_counts() -> None:

@@ -80,6 +80,8 @@ def test_policies(outcomes: list[Any], policy: Policy, decision: str, back: list
     ([BAD], End("stop", True, "0123abc"), "mixed", [
         "host1: roll: extractor crashed", "host1: may run either release; what isn't 0123abc is fenced there"]),
     ([AWAY], End("rollback"), "failed", ["host1: begin: no route"]),
+    ([SAME, BACK], End("rollback", parted=True), "mixed", [
+        "host2: roll: extractor crashed", "host1: runs the new release"]),
 ])
 def test_what_a_policy_leaves_is_said(outcomes: list[Any], end: End, result: str, lines: list[str]) -> None:
     found = conclude(_named(outcomes), _hosts(len(outcomes)), end, False)

@@ -22,6 +22,7 @@ def test_hosts_that_are_not_listed(gateway: RedisGateway, raw: Any, hosts: Any, 
     register(raw, "beta", "nowhere", host="")
     values = list_versions("demo", gateway, hosts).values
     assert [row["host"] for row in values["strangers"]] == found
+    assert values["homeless"] == ["beta:nowhere"]
     assert ("gone: service beta, beta:there" in values["strangers_told"]) == ("gone" in found)
     assert (f"commit {A.sha[:7]}, fenced" in values["strangers_told"]) == ("gone" in found)
 
