@@ -71,7 +71,7 @@ class Call:
     :param options: what the controller needs of them, checked: see :data:`.attendance.ATTENDED_SPEC`.
     :param arguments: makes the module's arguments for a run's directory.
     :param private: makes more of them, which the module reads from a file of that directory and removes. What is
-        started behind a connection lies on the host's disk with its arguments, secrets and all, for as long as it works.
+        started behind a connection lies on the host's disk with its arguments, secrets and all, while it works.
     :param untouched: what is returned besides the failure of a call that was never started.
     """
 

@@ -63,7 +63,7 @@ def test_all_of_it_is_done_in_one_call_and_shown(steps: Rollouts) -> None:
 def holding(fleet: Fleet, secret: str) -> list[str]:
     """Files of a run that works on this host that have a secret in them: Ansible's own, on both sides, and ours.
 
-    Not those of a renewal, which is there and gone: without pipelining Ansible writes each module's arguments for so long.
+    Not those of a renewal, which is there and gone: without pipelining Ansible writes each module's arguments so.
     """
     places = [*fleet.root.glob("*/state"), Path.home() / ".ansible" / "tmp", Path.home() / ".ansible_async",
               fleet.directory / "tmp"]
