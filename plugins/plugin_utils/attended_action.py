@@ -111,6 +111,7 @@ class AttendedAction(ActionBase):
         self._vars = task_vars
         self._parent = os.getppid()
         self._call = call
+        self._private: Values = {}
         directory = run_directory({"root": HOST_ROOT, **call.rollout}, secrets.token_hex(8))
         if directory is None or not self._is_attended(call.rollout, call.options):
             return None
@@ -150,9 +151,10 @@ class AttendedAction(ActionBase):
     def _attended(self) -> Optional[Values]:
         with interruptible():
             try:
-                if not self._lease.keep():
-                    return {"changed": False, **self._call.untouched, **self._lease.refusal}
-                started = self._start({**self._call.arguments(self._directory), **self._hand_over()})
+                refusal = self._refusal()
+                if refusal is not None:
+                    return {"changed": False, **self._call.untouched, **refusal}
+                started = self._start({**self._call.arguments(self._directory), **self._private})
                 if "ansible_job_id" not in started:
                     self._rollout.remove()
                     # Such as no directory for the job file; the module finds the same and has the better words.
@@ -173,6 +175,17 @@ class AttendedAction(ActionBase):
             # Whoever was suspended for so long that the rollout gave up is told who went on meanwhile.
             self._lease.keep()
         return {**result, **self._lease.refusal}
+
+    def _refusal(self) -> Optional[Values]:
+        """Why the call isn't even started, as a result; None where it is."""
+        if not self._lease.keep():
+            return self._lease.refusal
+        try:
+            self._private = self._hand_over()
+        except DriftguardError as error:
+            self._rollout.remove()
+            return {"failed": True, **error.as_result()}
+        return None
 
     def _hand_over(self) -> Values:
         """Leave the private arguments in the run's directory; those that can't be, with this kind of connection."""
