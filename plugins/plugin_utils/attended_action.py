@@ -11,7 +11,6 @@ import secrets
 import shlex
 import signal
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,30 +35,21 @@ from ansible_collections.driftguard.workers.plugins.module_utils.rollout_progres
 )
 from ansible_collections.driftguard.workers.plugins.module_utils.untrusted import clean
 
+from .attended_lease import Lease
 from .attended_rollout import AttendedRollout, RolloutLost, run_directory
-from .lease_clock import LeaseClock
+from .interrupts import Interrupted, interruptible
 
 Values = Dict[str, Any]
 
-LOCK = "driftguard.workers.worker_lock"
 LONGEST_SECONDS = 86400
 MAX_WARNING = 1000
 RESULT_SECONDS = 30.0
 # An option of Ansible's SSH connection.
 RETRIES = "reconnection_retries"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The playbook's process imports this before it forks one for the task, which has no terminal of its own.
 ON_TERMINAL = sys.stdout.isatty() and sys.stderr.isatty()
 # What async_wrapper and async_status add.
 FOREIGN = ("ansible_job_id", "started", "finished", "results_file", "stdout", "stdout_lines", "stderr", "stderr_lines")
-
-
-class Interrupted(BaseException):
-    """The deploy was told to end; by which signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ class AttendedAction(ActionBase):
         if directory is None or not self._is_attended(call.rollout, call.options):
             return None
         self._directory = directory
-        self._lease = Lease(self, call)
+        self._lease = Lease(self.execute, self.warn, call.rollout, call.options)
         self._rollout = AttendedRollout(
             directory, call.options["heartbeat"], self._command, self._shower(call), self._keep)
         return self._attended()
@@ -258,68 +248,3 @@ class AttendedAction(ActionBase):
                 self._display.display(shown(host, step, width), color=colour, stderr=True)
 
         return show
-
-
-class Lease:
-    """The deployment lease, as far as a rollout has to keep it.
-
-    :param action: runs worker_lock on the host.
-    """
-
-    def __init__(self, action: AttendedAction, call: Call) -> None:
-        lease = call.options.get("lease") or {}
-        self.refusal: Values = {}
-        self._action = action
-        self._clock = LeaseClock(lease["seconds"], time.monotonic()) if lease.get("token") else None
-        self._options: Values = {
-            "state": "renewed", "fleet": call.rollout["fleet"], "generation": call.rollout.get("generation"),
-            "run": call.rollout.get("run", ""), "lease": lease.get("seconds"),
-            # No look is taken while Redis is waited for.
-            "redis_timeout": call.options["heartbeat"] / 8,
-            **{name: lease.get(name) for name in ("token", "redis_url", "redis_password", "redis_ca_file")},
-        }
-
-    def keep(self) -> bool:
-        """Renew it when it is time to; whether the rollout may go on. If not, ``refusal`` says why, as a result."""
-        asked = time.monotonic()
-        if self._clock is None or not self._clock.is_due(asked):
-            return not self.refusal
-        try:
-            answer = self._action.execute(LOCK, dict(self._options))
-        except AnsibleConnectionFailure as error:
-            answer = {"failed": True, "msg": str(error)}
-        if not answer.get("failed"):
-            self._clock.renewed(asked)
-            return True
-        self._clock.failed(asked)
-        if answer.get("lost") or self._clock.is_over(time.monotonic()):
-            kept = ("msg", "subject", "expected", "found", "remedy")
-            self.refusal = {"failed": True, **{name: answer[name] for name in kept if name in answer}}
-            return False
-        self._action.warn(f"the deployment lease couldn't be renewed and will be tried again: {answer.get('msg', '')}")
-        return True
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise :class:`Interrupted` inside; afterwards they do what they did before."""
-
-    def interrupt(number: int, _frame: Any) -> None:
-        for other in SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in SIGNALS}
-    try:
-        yield
-    except Interrupted as interrupted:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.kill(os.getpid(), interrupted.number)
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
