@@ -54,10 +54,10 @@ class Client:
 def test_it_is_read_there_and_the_engine_asked_where_it_cant_be(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     upper = tmp_path / "27" / "fs"
-    (upper / "work").mkdir(parents=True)
-    (upper / "work" / "x.py").write_text("")
+    (upper / "app").mkdir(parents=True)
+    (upper / "app" / "x.py").write_text("")
     client: Any = Client()
     one = Engine(client, "29.0")
     monkeypatch.setattr(container_files, "_mounts", lambda: table(root(OWN, store=str(tmp_path))))
-    assert one.changes({"Id": OWN, "GraphDriver": None}) == ["/work", "/work/x.py"]
+    assert one.changes({"Id": OWN, "GraphDriver": None}) == ["/app", "/app/x.py"]
     assert one.changes({"Id": OTHER, "GraphDriver": {"Name": "overlayfs", "Data": None}}) == ["/said/by/the/engine"]
