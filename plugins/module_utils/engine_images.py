@@ -26,6 +26,9 @@ _SYMLINK, _DIRECTORY = 1 << 27, 1 << 31  # Go's os.FileMode, which the engine re
 _PUSHING = (
     "check the name, the registry's reachability, and worker_registry_username and worker_registry_password, or "
     "without them this user's docker login")
+# The classic builder looks for a step in all images upon the same one, and gives the build up when one of those is
+# removed meanwhile, whoever's it was (moby, image/cache: getLocalCachedImage).
+_CACHE_LOST = "unable to find image "
 _UNKNOWN = ("manifest unknown", "name unknown")  # what some registries say instead of 404
 
 
@@ -123,10 +126,13 @@ class ImageEngine(Engine):
         finally:
             self.remove(created["Id"])
 
-    def build(self, *, timeout: float, labels: Optional[Mapping[str, str]] = None, **options: Any) -> str:
+    def build(
+        self, *, timeout: float, labels: Optional[Mapping[str, str]] = None, nocache: bool = False, **options: Any,
+    ) -> str:
         """Build with the engine's own (classic) builder.
 
         :param timeout: seconds of silence after which it is given up.
+        :param nocache: take no step from an earlier build.
         :param options: of the SDK's ``build``: path, or fileobj and custom_context; dockerfile, buildargs, target, tag.
         :returns: id of the image.
         :raises DriftguardError: the build failed; its last lines are what was found.
@@ -135,13 +141,17 @@ class ImageEngine(Engine):
         identity = ""
         with _asking("build"):
             for row in self._client.build(
-                    rm=True, forcerm=True, decode=True, timeout=timeout, labels=dict(labels or {}), **options):
+                    rm=True, forcerm=True, decode=True, timeout=timeout, labels=dict(labels or {}), nocache=nocache,
+                    **options):
                 identity = (row.get("aux") or {}).get("ID", identity)
                 said.extend(str(row.get("stream") or row.get("error") or "").splitlines())
-                if "error" in row:
-                    raise DriftguardError(
-                        "build", "the Dockerfile to build", "\n".join(line for line in said if line.strip())[-4000:],
-                        "mend what the last lines name")
+                if "error" not in row:
+                    continue
+                if not nocache and str(row["error"]).startswith(_CACHE_LOST):
+                    return self.build(timeout=timeout, labels=labels, nocache=True, **options)
+                raise DriftguardError(
+                    "build", "the Dockerfile to build", "\n".join(line for line in said if line.strip())[-4000:],
+                    "mend what the last lines name")
         return identity
 
     def push(self, repository: str, tag: str, timeout: float) -> str:

@@ -47,6 +47,8 @@ class Job:
     :param context: directory with the commit's files; dockerfile is relative to it.
     :param arguments: build arguments, all of them.
     :param secrets: file by id.
+    :param labels: without one that is the build's own, two builds of the same content are one image, which goes with
+        the temporary name of the first while the second is being named.
     """
 
     spec: VariantSpec
@@ -55,6 +57,7 @@ class Job:
     dockerfile: str
     arguments: Mapping[str, str]
     secrets: Mapping[str, str]
+    labels: Mapping[str, str]
     timeout: int
 
 
@@ -78,14 +81,14 @@ class Buildx:
         """
         options = [f"--tag={job.tag}", f"--file={job.context / job.dockerfile}"]
         options += [f"--build-arg={name}={value}" for name, value in job.arguments.items()]
+        options += _labels(job.labels)
         options += [f"--secret=id={name},src={path}" for name, path in job.secrets.items()]
         options += [f"--target={job.spec.target}"] if job.spec.target else []
         self._run(job.spec.name, [*options, str(job.context)], b"", job.timeout, list(job.secrets.values()))
 
     def stamp(self, name: str, context: bytes, labels: Mapping[str, str], timeout: int) -> str:
         """Build a stamp's context; id of the image, which has no tag yet."""
-        options = [f"--label={key}={value}" for key, value in labels.items()]
-        return self._run(name, [*options, "--file=Dockerfile", "-"], context, timeout, [])
+        return self._run(name, [*_labels(labels), "--file=Dockerfile", "-"], context, timeout, [])
 
     def halt(self) -> None:
         """Start nothing more and kill what runs."""
@@ -123,17 +126,21 @@ class Classic:
         with _told(job.spec.name):
             self._engine.build(
                 path=str(job.context), dockerfile=job.dockerfile, tag=job.tag, buildargs=dict(job.arguments),
-                target=job.spec.target, timeout=job.timeout)
+                target=job.spec.target, labels=job.labels, timeout=job.timeout)
 
     def stamp(self, name: str, context: bytes, labels: Mapping[str, str], timeout: int) -> str:
         """Build a stamp's context; see :meth:`Buildx.stamp`."""
         with _told(name):
             return self._engine.build(
                 fileobj=io.BytesIO(context), custom_context=True, dockerfile="Dockerfile", labels=labels,
-                timeout=timeout)
+                nocache=True, timeout=timeout)
 
     def halt(self) -> None:
         """Nothing to do: its builds end with the connection of the one thread that waits for them."""
+
+
+def _labels(labels: Mapping[str, str]) -> list[str]:
+    return [f"--label={key}={value}" for key, value in labels.items()]
 
 
 def builder(choice: str, engine: ImageEngine, scratch: Path) -> Any:

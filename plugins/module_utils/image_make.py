@@ -151,7 +151,9 @@ def _job(request: Request, plan: Wanted, context: Path, created: str) -> Job:
         given[request.base.argument] = request.base.reference
     tag = temporary_tag(request.fleet, plan.spec.name, time.time())
     arguments = {**plan.spec.build_args, **given}
-    return Job(plan.spec, tag, context, request.dockerfile, arguments, request.secrets, request.timeout)
+    # Whatever is being built has no probe yet; its stamp brings one.
+    labels = {LABEL_PROBE: tag}
+    return Job(plan.spec, tag, context, request.dockerfile, arguments, request.secrets, labels, request.timeout)
 
 
 def _one(

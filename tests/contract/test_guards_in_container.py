@@ -122,7 +122,8 @@ def _build(engine: Any, shop: Workshop, stamp: str) -> str:
     dockerfile = DOCKERFILE.format(base=_base(engine), stamp=stamp.replace("--chmod=0444 ", ""))
     (context / "Dockerfile").write_text(dockerfile, encoding="utf-8")
     tag = f"driftguard.local/test-guards:{uuid.uuid4().hex[:12]}"
-    lines = list(engine.build(path=str(context), tag=tag, rm=True, forcerm=True, labels=LABELS, decode=True))
+    lines = list(engine.build(path=str(context), tag=tag, rm=True, forcerm=True, nocache=True, labels=LABELS,
+        decode=True))
     assert not [line for line in lines if "error" in line], lines[-1]
     return tag
 

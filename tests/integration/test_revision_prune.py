@@ -41,9 +41,10 @@ class Host:
             "io.driftguard.release": f"{sha[:12]}.{number:012x}", "org.opencontainers.image.revision": sha,
             "org.opencontainers.image.created": created or f"2026-01-{number:02}T00:00:00Z",
             "io.driftguard.test": "prune"}
-        # The labels come last: no image on the way has them, which somebody's cleaning up would take for one of theirs.
+        # Without the cache: looking for a step there fails when any test's image is removed meanwhile.
         image, _log = self.engine.images.build(
-            fileobj=io.BytesIO(f"FROM {parent}\nCMD [\"x\"]\n".encode()), labels=labels, rm=True)
+            fileobj=io.BytesIO(f"FROM {parent}\nCMD [\"x\"]\n".encode()), labels=labels, rm=True,
+            nocache=True)
         return str(image.id)
 
     def revision(self, number: int, proved: bool = True, release: int = 0) -> None:
