@@ -73,7 +73,7 @@ class Churn:
         engine = docker.from_env()
         while not self._ends.is_set():
             image, _log = engine.images.build(fileobj=io.BytesIO(b"FROM scratch\nLABEL churn=1\n"), nocache=True)
-            engine.images.remove(image.id, force=True)
+            engine.images.remove(str(image.id), force=True)
             self.rounds += 1
         engine.close()
 
