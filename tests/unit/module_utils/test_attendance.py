@@ -68,6 +68,21 @@ def test_a_jump_of_the_hosts_clock_is_neither_a_beat_nor_silence(
         safe_point()
 
 
+def test_a_beat_that_ended_while_nobody_looked_is_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step took long, and whoever attended it was gone soon after it had begun."""
+    now, looks = [1000.0], threading.Semaphore(0)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _seconds: looks.release())
+    (tmp_path / "beat").write_text("1\n")
+    attendance = attended(tmp_path)
+    attendance.listen()
+    for _ in range(2):
+        assert looks.acquire(timeout=10)
+    now[0] += 21
+    with pytest.raises(DriftguardError, match="nothing heard of it for 20 s"):
+        attendance.safe_point(nothing)()
+
+
 def test_a_stop_is_heard_at_once_and_says_what_to_do(tmp_path: Path) -> None:
     safe_point = attended(tmp_path).safe_point(nothing)
     safe_point()

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,10 +35,13 @@ class Fake:
         self.seen: list[tuple[str, dict[str, Any], bool]] = []
         self.warnings: list[str] = []
         self.warn = self.warnings.append
+        self.takes_long = lambda: Result(True, {})
 
     def run(self) -> Result:
         """Run the steps."""
         works = {
+            "stopped": self._work("stopped", self._stopped),
+            "long": self._work("long", lambda _part: self.takes_long()),
             "good": self._work("good", lambda _part: Result(False, {"revision": 7, "none": None})),
             "deep": self._work("deep", lambda _part: Result(False, {"release": {"sha": "abc"}, "kept": True})),
             "changes": self._work("changes", lambda _part: Result(True, {}, "old\n", "new\n", "a file")),
@@ -49,6 +55,10 @@ class Fake:
             return result
 
         return Work(SPEC, work, {"required_together": [("word", "other")]})
+
+    def _stopped(self, _part: Any) -> Result:
+        (Path(self.params["attendance"]) / "stop").touch()
+        return Result(True, {})
 
     @staticmethod
     def _bad(_part: Any) -> Result:
@@ -113,6 +123,38 @@ def test_one_that_is_null_counts_as_not_given() -> None:
     fake = Fake({"module": "good", "options": {"number": None, "word": None}})
     fake.run()
     assert fake.seen[0][1]["number"] == 1
+
+
+@pytest.mark.parametrize("may_fail", [False, True])
+def test_one_that_is_stopped_in_a_step_begins_no_other(tmp_path: Path, may_fail: bool) -> None:
+    fake = Fake({"module": "stopped"}, {"module": "good", "may_fail": may_fail}, {"module": "changes"})
+    fake.params["attendance"] = str(tmp_path)
+    with pytest.raises(DriftguardError, match="interrupted"):
+        fake.run()
+    assert [name for name, _options, _check in fake.seen] == ["stopped"]
+
+
+def test_a_beat_that_ended_early_in_a_long_step_is_no_news_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, looks = [1000.0], threading.Semaphore(0)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _seconds: looks.release())
+
+    def takes_long() -> Result:
+        (tmp_path / "beat").write_text("2\n")
+        while looks.acquire(blocking=False):
+            pass
+        for _ in range(2):
+            assert looks.acquire(timeout=10)
+        now[0] += 21
+        return Result(True, {})
+
+    fake = Fake({"module": "long"}, {"module": "changes"})
+    fake.params["attendance"], fake.takes_long = str(tmp_path), takes_long
+    with pytest.raises(DriftguardError, match="nothing heard of it for 20 s"):
+        fake.run()
+    assert [name for name, _options, _check in fake.seen] == ["long"]
 
 
 @pytest.mark.parametrize(("module", "changed", "values"), [("bad", False, {}), ("half", True, {"steps": ["one"]})])
