@@ -279,16 +279,20 @@ def test_a_record_whose_container_is_dead(deployed: Deployed, lifetime: int | No
         redis.zrem(f"{prefix}:workers", f"alpha:{dead[:12]}")
 
 
-def test_a_registration_from_a_stranger(deployed: Deployed) -> None:
-    """A worker on a machine that nobody lists still takes jobs from the fleet's queues."""
+@pytest.mark.parametrize("host", ["attic", ""])
+def test_a_registration_from_a_stranger(deployed: Deployed, host: str) -> None:
+    """A worker on a machine that nobody lists still takes jobs from the fleet's queues; it may not say which."""
     redis, prefix, stranger = deployed.fleet.redis.client, deployed.fleet.name, "e" * 64
     right = redis.hgetall(f"{prefix}:worker:alpha:{deployed.one('alpha').id[:12]}:version")
     key = f"{prefix}:worker:alpha:{stranger[:12]}:version"
-    redis.hset(key, mapping={**right, "containerId": stranger, "host": "attic"})
+    redis.hset(key, mapping={**right, "containerId": stranger, "host": host})
     redis.zadd(f"{prefix}:workers", {f"alpha:{stranger[:12]}": 1})
     redis.expire(key, 600)
     try:
-        deployed.refused(f"alpha:{stranger[:12]}", "[EXTRA]", "attic")
+        deployed.refused(f"alpha:{stranger[:12]}", "[EXTRA]", host)
+        if not host:  # that of a host is waited for
+            # There is nothing to change on this host, and still something that its own proof doesn't see.
+            deployed.fleet.deploy().must_fail(f"alpha:{stranger[:12]}")
     finally:
         redis.delete(key)
         redis.zrem(f"{prefix}:workers", f"alpha:{stranger[:12]}")
