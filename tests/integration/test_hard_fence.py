@@ -72,6 +72,15 @@ def test_a_deploy_cuts_off_what_it_does_not_find(hard: Fleet) -> None:
     hard.deploy().must_pass()
     assert users(hard) == {user_of(hard)} != {first}
     assert stale.is_cut_off()
+    # As a run leaves it that was killed before it came to that: the next one finds every host as it should be.
+    rights = ("on", f">{hard.redis.password}", f"~{hard.name}:*", "+@all")
+    hard.redis.client.execute_command("ACL SETUSER", first, *rights)
+    stale = Stale(hard, first)
+    ids = hard.ids()
+    hard.deploy().must_pass()
+    assert hard.ids() == ids
+    assert users(hard) == {user_of(hard)}
+    assert stale.is_cut_off()
 
 
 def test_a_fence_cuts_off_who_has_not_confirmed_and_a_rollback_has_its_user_again(hard: Fleet) -> None:

@@ -216,3 +216,19 @@ def test_a_host_that_is_kept_is_proved(new_model: NewModel) -> None:
     unproved = Spoiled("", ROLE + "tasks/preflight.yml", PROVED, kept, ())
     with spoiled(unproved):
         assert _deployed_again_with_a_hung_worker(new_model)[0] == 0
+
+
+def test_a_run_that_kept_everything_and_is_not_told_that_it_was_the_last_fails(new_model: NewModel) -> None:
+    def deployed_again() -> tuple[int, str]:
+        model = new_model(2)
+        model.run(A)
+        ending = model.run(A, faults=(Fault("flaky", 0, "h1", more=1, task="Give the lease back"),))
+        assert ending is not None
+        return ending.status, "\n".join(ending.said)
+
+    status, said = deployed_again()
+    assert status != 0
+    assert "expected Redis to say that no deploy came after" in said, said
+    trusting = Spoiled("", ROLE + "tasks/close.yml", "__worker_fleet_lease_end.generation_next is not defined", "false", ())
+    with spoiled(trusting):
+        assert deployed_again()[0] == 0
