@@ -229,6 +229,7 @@ def test_a_run_that_kept_everything_and_is_not_told_that_it_was_the_last_fails(n
     status, said = deployed_again()
     assert status != 0
     assert "expected Redis to say that no deploy came after" in said, said
-    trusting = Spoiled("", ROLE + "tasks/close.yml", "__worker_fleet_lease_end.generation_next is not defined", "false", ())
+    asked = "__worker_fleet_lease_end.generation_next is not defined"
+    trusting = Spoiled("", ROLE + "tasks/close.yml", asked, "false", ())
     with spoiled(trusting):
         assert deployed_again()[0] == 0

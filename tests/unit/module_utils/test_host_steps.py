@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
@@ -35,7 +35,7 @@ class Fake:
         self.seen: list[tuple[str, dict[str, Any], bool]] = []
         self.warnings: list[str] = []
         self.warn = self.warnings.append
-        self.takes_long = lambda: Result(True, {})
+        self.takes_long: Callable[[], Result] = lambda: Result(True, {})
 
     def run(self) -> Result:
         """Run the steps."""
