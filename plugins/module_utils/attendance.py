@@ -37,6 +37,7 @@ PREFIX = "attended-"
 BEAT, STOP, PROGRESS, PID, PRIVATE = "beat", "stop", "progress", "pid", "private"
 LEAST_HEARTBEAT = 5.0
 LISTEN_SECONDS = 1.0
+LONGEST_START_SECONDS = 600.0
 DEFAULT_HEARTBEAT = 20.0
 ATTENDED_SPEC: dict[str, Any] = {
     "progress": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
@@ -193,11 +194,22 @@ def _tell(directory: Path, step: Step) -> None:
 
 
 def _sweep(own: Path) -> None:
-    """Remove what runs left beside this one that nobody came back for: their modules have ended."""
+    """Remove what runs left beside this one that nobody came back for: their modules have ended, or never started."""
     for other in own.parent.glob(f"{PREFIX}*"):
-        pid = digits((_content(other / PID) or "").strip())
-        if other != own and pid is not None and process_of(pid) is None:
+        if other != own and not _is_wanted(other):
             _remove(other)
+
+
+def _is_wanted(directory: Path) -> bool:
+    """Whether somebody may still work with a run's directory, or look at it."""
+    pid = digits((_content(directory / PID) or "").strip())
+    if pid is not None:
+        return process_of(pid) is not None
+    # It may be about to start. If that takes so long it finds what it was to do gone, and says to run again.
+    try:
+        return time.time() - directory.stat().st_mtime < LONGEST_START_SECONDS
+    except OSError:
+        return False
 
 
 def _content(path: Path) -> Optional[str]:

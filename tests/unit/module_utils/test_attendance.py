@@ -142,8 +142,10 @@ def test_what_dead_runs_left_is_removed_and_what_lives_is_not(tmp_path: Path) ->
     for name, pid in {"dead": ended.pid, "alive": os.getppid()}.items():
         (tmp_path / f"attended-{name}").mkdir()
         (tmp_path / f"attended-{name}" / "pid").write_text(f"{pid}\n")
-    for name in ("attended-own", "attended-starting", "attended-odd", "history"):
+    for name in ("attended-own", "attended-starting", "attended-never-started", "attended-odd", "history"):
         (tmp_path / name).mkdir()
+    (tmp_path / "attended-never-started" / "private").write_text("secrets\n")
+    os.utime(tmp_path / "attended-never-started", (time.time() - 700, time.time() - 700))
     (tmp_path / "attended-odd" / "pid").write_text("../../etc\n")
     attended(tmp_path / "attended-own").safe_point(nothing)
     assert {path.name for path in tmp_path.iterdir()} == {
