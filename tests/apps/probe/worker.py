@@ -43,6 +43,8 @@ class Redis:
         if "REDIS_PASSWORD_FILE" in ENV:
             user = [url.username] if url.username else []
             self.ask("AUTH", *user, Path(ENV["REDIS_PASSWORD_FILE"]).read_text())
+        if url.path.strip("/") not in ("", "0"):
+            self.ask("SELECT", url.path.strip("/"))
 
     def ask(self, *words: object) -> object:
         """Send a command, return its answer."""
