@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional
 
@@ -59,10 +59,13 @@ def check_versions(
     """
     fleet, host, root = options["fleet"], options["host"], Path(options["root"]) / options["fleet"]
     check_seconds("timeout", options["timeout"])
-    revision = _revision(Revisions(root), options["revision"])
+    revisions = Revisions(root)
+    revision = _revision(revisions, options["revision"])
     services = _services(options, revision)
     records = _records(redis, fleet, host, Path(options["root"]))
     expected = _expectation(options, records, revision)
+    if options["revision"] == "current":
+        expected = replace(expected, release=_kept_release(revisions, expected, records))
     place = Place(
         engine,
         redis,
@@ -137,6 +140,25 @@ def _expectation(options: Mapping[str, Any], records: Records, revision: Optiona
     if records.host is not None:
         return Expectation(records.host.target.sha, "this host's record (the fleet has none in Redis)", release)
     return Expectation(release.sha if release else "", "this host's proved revision (there is no record)", release)
+
+
+def _kept_release(revisions: Revisions, expected: Expectation, records: Records) -> Optional[Release]:
+    """The expected release as a revision of this host has it: the proved one, or one that a run has brought here and
+    that isn't the fleet's yet. Without any, the proved one of another commit.
+    """
+    proved = expected.release
+    if proved is not None and proved.sha == expected.sha:
+        return proved
+    targets = [record.target for record in (records.fleet, records.host) if record is not None]
+    wanted = {target.release_id for target in targets if target.sha == expected.sha}
+    for number in reversed(revisions.numbers()):
+        try:
+            release = revisions.load(number).release
+        except DriftguardError:  # it is for a deploy to say which one is damaged
+            continue
+        if release.sha == expected.sha and (not wanted or release.release_id in wanted):
+            return release
+    return proved
 
 
 def _full(asked: str, release: Optional[Release], records: Records) -> str:

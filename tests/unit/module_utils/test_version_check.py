@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
@@ -161,6 +161,32 @@ def test_the_commit_may_be_named(host: Host, asked: str) -> None:
 def test_another_commit_is_expected_in_vain(host: Host) -> None:
     assert host.unproved(expected_sha="e" * 40) == [
         ("fleet record", "RECORD"), ("host record", "RECORD"), ("demo-workers-extractor-1", "STALE")]
+
+
+def _came_after(host: Host, proved: Mapping[str, Any]) -> None:
+    """What runs is of revision 7, which a run has brought here; this host's proved one is another."""
+    host.revisions.write(3, "# compose\n", release_json({**release_data(), **proved}, SERVICES))
+    host.revisions.settle(host.revisions.load(3), 3)
+    host.redis.of_fleet = record(OLD, OURS, phase="rolling")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_run_brought_here_before_it_was_cut_off_is_told_from_what_it_did_not_reach(
+    host: Host, named: bool,
+) -> None:
+    _came_after(host, {"sha": "f" * 40, "release_id": "ffffffffffff.000000000000"})
+    host.revisions.write(9, "# compose\n", "damaged")
+    asked = {"expected_sha": SHA} if named else {}
+    assert host.unproved(**asked) == [("fleet record", "RECORD")]
+    host.engine.containers[CONTAINER_ID] = {**inspected_below(host.root), "Image": "sha256:" + "e" * 64}
+    assert ("demo-workers-extractor-1", "STALE") in host.unproved(**asked)
+
+
+def test_of_two_releases_of_a_commit_it_is_compared_with_the_one_that_the_records_say(host: Host) -> None:
+    _came_after(host, {"sha": "f" * 40, "release_id": "ffffffffffff.000000000000"})
+    anew = {**release_data(), "release_id": f"{SHA[:12]}.999999999999"}
+    host.revisions.write(8, "# compose\n", release_json(anew, SERVICES))
+    assert host.unproved() == [("fleet record", "RECORD")]
 
 
 @pytest.mark.parametrize(
