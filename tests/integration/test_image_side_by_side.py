@@ -72,7 +72,8 @@ class Churn:
     def _run(self) -> None:
         engine = docker.from_env()
         while not self._ends.is_set():
-            image, _log = engine.images.build(fileobj=io.BytesIO(b"FROM scratch\nLABEL churn=1\n"), nocache=True)
+            image, _log = engine.images.build(
+                fileobj=io.BytesIO(b"FROM scratch\nLABEL churn=1\n"), nocache=True, rm=True, forcerm=True)
             engine.images.remove(str(image.id), force=True)
             self.rounds += 1
         engine.close()
