@@ -37,12 +37,11 @@ def run_fence(module: Any, sleep: Callable[[float], None] = time.sleep) -> Resul
     audit_arguments(*said)
     check_seconds("timeout", options["timeout"])
     gateway = gateway_of(module)
-    before, plan, heard = _publish(gateway, options, said, module.check_mode)
+    before, plan, heard, watched = _publish(gateway, options, said, module.check_mode)
     if heard < 0:
         module.warn(
             f"This Redis user may not publish on {fleet}:release:events: workers learn of the fence at their next "
             f"heartbeat only. Grant it with ACL SETUSER … &{fleet}:*")
-    watched = Watched(plan.bad)
     _await(gateway, fleet, watched, 0 if module.check_mode else options["timeout"], sleep)
     cut = _cut_off(gateway, fleet, watched, sleep) if options["cut_off"] and not module.check_mode else []
     return Result(
@@ -52,23 +51,27 @@ def run_fence(module: Any, sleep: Callable[[float], None] = time.sleep) -> Resul
 
 def _publish(
     gateway: RedisGateway, options: Mapping[str, Any], said: tuple[str, str, str], check_mode: bool,
-) -> tuple[Before, FencePlan, int]:
+) -> tuple[Before, FencePlan, int, Watched]:
     """Plan and publish, again and again while others publish in between.
 
     The releases that are meant are settled at the first look: what an overtaken deploy does must not change them.
+    Who is there is seen before the fence is published: some obey it, and are gone, before there is another look.
     """
     fleet, bad = options["fleet"], None
     for _attempt in range(ATTEMPTS):
         before = read_before(gateway, fleet)
-        known = Known(before.record, before.history, running_releases(gateway.registrations(fleet).registrations))
+        there = gateway.registrations(fleet)
+        known = Known(before.record, before.history, running_releases(there.registrations))
         bad = bad or meant(options["release"], known)
         highest = max(before.highest, options["floor"])
         plan = plan_fence(fleet, known, bad, highest, (iso_time(gateway.time()), said[0], said[1]))
+        watched = Watched(plan.bad)
+        watched.look(there)
         if check_mode or not plan.changed:
-            return before, plan, 0
+            return before, plan, 0, watched
         heard = publish_fence(gateway, before, plan, said)
         if heard is not None:
-            return before, plan, heard
+            return before, plan, heard, watched
     raise DriftguardError(
         f"Redis {gateway.place}, key {fleet}:release", "a moment without another publication",
         f"{ATTEMPTS} attempts, each overtaken", "find out who publishes all the time, then run the fence again")
