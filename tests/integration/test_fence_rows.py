@@ -221,16 +221,21 @@ def test_redis_goes_away_while_running(launch: Launch) -> None:
         is_parked(launch, worker)
 
 
+def threads(worker: WorkerProcess) -> int:
+    """How many a worker has."""
+    return len(list(Path(f"/proc/{worker.process.pid}/task").iterdir()))
+
+
 def test_a_handler_that_outlives_the_drain_time_ends_with_its_process(launch: Launch) -> None:
     with launch.worker(WORKER_DRAIN_SECONDS="1") as worker:
         job = launch.add({"seconds": 600}, attempts=1)
-        wait_until(lambda: launch.active(job), "the job to be active")
-        threads = len(list(Path(f"/proc/{worker.process.pid}/task").iterdir()))
+        wait_until(lambda: launch.active(job) and threads(worker) > 1, "the job's handler to run in its thread")
+        busy = threads(worker)
         launch.publish(NEW)
         launch.until("fenced")
         assert worker.process.poll() is None
         assert worker.event("starting", 2)["worker"] == worker.event("starting")["worker"], "the same process id"
-        assert len(list(Path(f"/proc/{worker.process.pid}/task").iterdir())) < threads
+        assert threads(worker) < busy
         assert not launch.active(job)
         assert launch.job(job).get("atm", "0") == "0"
         launch.publish(OLD)
