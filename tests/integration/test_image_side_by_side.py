@@ -9,13 +9,14 @@ import io
 import threading
 import time
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Iterator
 
 import docker
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.engine_images import ImageEngine
 from ansible_collections.driftguard.workers.plugins.module_utils.image_plan import LABEL_PROBE
 from support.image_app import App
+from support.redis_server import wait_until
 
 #: Nothing in it depends on the commit, so that two fleets' images are the same but for their stamps.
 SAME = 'ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN echo same >/same\nENTRYPOINT ["python3"]\nCMD ["/app/worker.py"]\n'
@@ -30,25 +31,28 @@ def apps(tmp_path: Path, base_reference: str) -> Iterator[list[App]]:
         each.close()
 
 
-def unnamed(engine: Any, since: float, fleet: str) -> set[str]:
-    """Images of a fleet's that were built and lost their temporary name since then."""
-    events = engine.events(
-        since=since, until=time.time(), decode=True, filters={"type": "image", "event": "untag"})
-    actors = [event["Actor"] for event in events]
-    return {
-        str(actor["ID"]) for actor in actors if actor["Attributes"].get(LABEL_PROBE, "").startswith(TEMPORARY + fleet)}
-
-
 @pytest.mark.parametrize("builder", ["buildx", "classic"])
 def test_what_two_fleets_build_of_the_same_content_is_never_one_image(apps: list[App], builder: str) -> None:
     # One image would go with the temporary name of the fleet that is done first, while the other's is being named.
-    since = time.time()
-    for app in apps:
-        app.commit(SAME)
-        app.build(builder=builder).must_pass()
-    first, second = (unnamed(app.engine, since, app.fleet) for app in apps)
-    assert len(first) == len(second) == 1
-    assert first != second
+    lost: dict[str, str] = {}
+    # As they come: an engine remembers its last 256 events only, and others work on it too.
+    stream = apps[0].engine.events(since=int(time.time()), decode=True, filters={"type": "image", "event": "untag"})
+
+    def follow() -> None:
+        for event in stream:
+            lost[event["Actor"]["Attributes"].get(LABEL_PROBE, "")] = event["Actor"]["ID"]
+
+    threading.Thread(target=follow, daemon=True).start()
+    try:
+        for app in apps:
+            app.commit(SAME)
+            app.build(builder=builder).must_pass()
+        names = [f"{TEMPORARY}{app.fleet}-" for app in apps]
+        wait_until(lambda: all(any(tag.startswith(name) for tag in [*lost]) for name in names), "both to be unnamed", 2)
+    finally:
+        stream.close()
+    images = [image for tag, image in lost.items() if tag.startswith(tuple(names))]
+    assert len(images) == len(set(images)) == len(apps)
 
 
 class Churn:

@@ -16,8 +16,6 @@ from lab.fleet import LabFleet
 
 pytestmark = pytest.mark.timeout(1800)
 
-DEPLOY = "deploy-workers.yml"
-
 
 def digests(fleet: LabFleet, host: str) -> set[str]:
     """What the containers of a host were made from, by the registry's names."""
@@ -49,9 +47,9 @@ def test_what_is_built_once_is_what_each_environment_runs(life: LabFleet) -> Non
     assert redis.endswith("/0")
     production = (*named, "-e", f"worker_redis_url={redis[:-1]}1", "-e", "worker_environment=production")
     check = life.deploy("--check", *production).must_pass()
-    run = life.deploy(*production).must_pass()
+    life.deploy(*production).must_pass()
     assert check.changed > 0
-    assert "build base" not in run.output
+    # Each build is stamped with its time: built again it would have another digest.
     assert staged == digests(life, "host2") == digests(life, "host3")
     assert all("@sha256:" in one for one in staged)
     assert life.record()["target"]["sha"] == sha
@@ -62,7 +60,7 @@ def test_new_instances_are_up_before_old_ones_go_and_the_canary_bakes(life: LabF
     life.placement = {"host1": ["alpha", "beta"], "host2": ["alpha", "beta"]}
     life.variables["worker_service_defaults"].update(order="start-first", stop_grace_period="6s")
     life.variables.update(worker_batches=["1", "100%"], worker_canary={"bake": 5})
-    life.deploy("-e", "worker_publish=after").must_pass()
+    life.deploy().must_pass()
     old = {host: {one["Id"] for one in life.there(host)} for host in life.placement}
     sha, since = life.commit(say="first"), time.time()
     life.deploy().must_pass()
