@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils import fence_run
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.fence_plan import Known, plan_fence
 from ansible_collections.driftguard.workers.plugins.module_utils.record import Record, rolling, settled
@@ -126,6 +128,25 @@ def test_it_waits_for_those_that_are_on_their_way(server: RedisServer, gateway: 
     assert [row["verdict"] for row in run["confirmed"]] == ["FENCED", "GONE"]
     assert run["unconfirmed"] == []
     assert run["table"][-1] == "[OK] All 2 instances are fenced or gone"
+
+
+def test_who_is_gone_the_moment_it_is_published_is_told(
+    gateway: RedisGateway, raw: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of_b(raw, "ocr", "aaaaaaaaaaaa", "running", ttl_ms=600_000)
+
+    def publish(*arguments: Any) -> Any:
+        heard = publish_fence(*arguments)
+        raw.delete("demo:worker:ocr:aaaaaaaaaaaa:version")
+        return heard
+
+    monkeypatch.setattr(fence_run, "publish_fence", publish)
+    monkeypatch.setattr(fence_run, "gateway_of", lambda _module: gateway)
+    options = {
+        "fleet": "demo", "release": B.sha, "by": "ann", "reason": "", "run": "", "timeout": 0, "floor": 0,
+        "cut_off": False}
+    module = SimpleNamespace(params=options, check_mode=False, warn=pytest.fail)
+    assert [row["verdict"] for row in fence_run.run_fence(module).values["confirmed"]] == ["GONE"]
 
 
 def test_a_publication_in_between_is_taken_in(server: RedisServer, gateway: RedisGateway) -> None:
