@@ -55,11 +55,14 @@ STAGES = {
         _pytest("model", 15 * MINUTE, root=False),
         # Deploys mostly wait, for a grace period, a window, a registration: more of them run than there are cores. A
         # file's tests share what they set up, so a file is what is handed out.
-        _pytest("integration", 75 * MINUTE, True, "-m", "not alone", "-n", "4", "--dist", "loadfile",
+        _pytest("integration", 75 * MINUTE, True, "-m", "not alone and not long", "-n", "4", "--dist", "loadfile",
                "--no-loadscope-reorder"),
         _pytest("engine", 15 * MINUTE, True, "-m", "alone", directory="integration"),
         _pytest("lab", 70 * MINUTE, True, "-m", "not long"),
-        # Hours: what happens to a rollout in its middle, at every point and by every fault that a lab can make.
+        # Hours: a bare Debian that gets an engine, more cases of what the stage integration has a few of ...
+        replace(_pytest("long", 120 * MINUTE, True, "-m", "long and not alone", "-n", "4", "--dist", "loadfile",
+                        directory="integration"), on_request=True),
+        # ... and what happens to a rollout in its middle, at every point and by every fault that a lab can make.
         replace(_pytest("faults", 360 * MINUTE, True, "-m", "long", directory="lab"), on_request=True),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
@@ -76,7 +79,7 @@ GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (
     # Hosts of a lab mostly wait for each other.
     (("integration",), ("lab",)),
     (("engine", "molecule", "multihost"),),
-    (("faults",),),
+    (("long",), ("faults",)),
 )
 
 

@@ -9,6 +9,7 @@ import json
 from typing import Any, Iterator
 
 import pytest
+from support.extent import some
 from support.fleet import Fleet, FleetRedis, some_fleet
 
 BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -28,7 +29,7 @@ def good(module_fleet: Fleet) -> str:
     return module_fleet.git("rev-parse", "HEAD")
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", some(BAD, "crashes after 4 s", "registers another SHA"))
 def test_a_bad_release_is_rolled_back(module_fleet: Fleet, good: str, name: str) -> None:
     fleet, (behaviour, said) = module_fleet, BAD[name]
     bad = fleet.commit(**behaviour)
@@ -68,7 +69,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory, fleet_redis: FleetRedis, b
         yield made
 
 
-@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("name", some(BAD, "crashes at start", "never registers"))
 def test_a_bad_first_release_leaves_nothing_running(nothing: Fleet, name: str) -> None:
     behaviour, said = BAD[name]
     nothing.commit(**behaviour)

@@ -18,7 +18,7 @@ from support.fleet import PROJECT, Run, wait_for
 from support.fresh_host import FreshHost
 from support.role_run import LOCAL, Ansible, facts
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 BOOTSTRAP = PROJECT / "playbooks" / "bootstrap.yml"
 PACKAGES = {

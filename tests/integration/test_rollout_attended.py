@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+from support.extent import some
 from support.fleet import Fleet, wait_for
 from support.modules import PROJECT
 from support.redis_server import RedisServer
@@ -117,8 +119,9 @@ def all_new(fleet: Fleet, old: set[str]) -> bool:
     return len(fleet.ids()) == 3 and not old & set(fleet.ids().values())
 
 
-@pytest.mark.parametrize("phase", ["stopping", "waiting"])
-@pytest.mark.parametrize("how", ["interrupted", "terminated", "killed", "killed with its tasks"])
+@pytest.mark.parametrize(("how", "phase"), some(
+    itertools.product(["interrupted", "terminated", "killed", "killed with its tasks"], ["stopping", "waiting"]),
+    ("interrupted", "waiting"), ("killed", "stopping"), ("killed with its tasks", "waiting")))
 def test_a_rollout_ends_with_its_playbook(rollouts: Rollouts, how: str, phase: str) -> None:
     """Told to stop; found by its task's process that the playbook is no more; or not heard any more by the host."""
     process = in_the_middle(rollouts, phase, heartbeat=SHORT if how == "killed with its tasks" else LONG)

@@ -12,6 +12,7 @@ from typing import Any, Iterator
 
 import pytest
 from support.engine_events import Recording
+from support.extent import some
 from support.fleet import Fleet, FleetRedis, some_fleet, wait_for
 
 SERVICES: dict[str, Any] = {"alpha": {"order": "stop-first"}, "beta": {"replicas": 2}}
@@ -86,7 +87,7 @@ def test_another_order_recreates_nothing(first: Fleet) -> None:
     assert first.ids() == ids
 
 
-@pytest.mark.parametrize("seconds", [0, 4])
+@pytest.mark.parametrize("seconds", some([0, 4], 4))
 def test_a_bad_release_leaves_the_old_ones_without_a_signal(first: Fleet, seconds: int) -> None:
     old, good = betas(first), first.shas()
     first.commit(crash_after=seconds)

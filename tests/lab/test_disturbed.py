@@ -17,9 +17,9 @@ from typing import Any, Iterator
 
 import pytest
 import redis as redis_py
+from support.extent import POINTS, some
 from support.fleet import wait_for
 
-from lab.extent import POINTS, some
 from lab.fleet import LabFleet
 
 pytestmark = pytest.mark.timeout(3600)
@@ -156,7 +156,7 @@ def make(fleet: LabFleet, faults: tuple[Fault, ...]) -> None:
         fleet.fault(fault.name, fault.host, **fault.more)
 
 
-@pytest.mark.parametrize("name", some(DISTURBANCES, "its SSH is cut"))
+@pytest.mark.parametrize("name", some(DISTURBANCES))
 def test_whatever_happens_in_the_middle(steady: LabFleet, change: tuple[str, str], name: str) -> None:
     case, (old, new) = DISTURBANCES[name], change
     try:

@@ -10,9 +10,9 @@ import re
 from typing import Iterator
 
 import pytest
+from support.extent import some
 from support.redis_server import wait_until
 
-from lab.extent import some
 from lab.fleet import LabFleet
 
 pytestmark = pytest.mark.timeout(1800)

@@ -20,4 +20,6 @@ T = TypeVar("T")
 
 def some(cases: Iterable[T], *short: T) -> list[Any]:
     """All cases, of which those that aren't named are marked as long."""
-    return [case if case in short else pytest.param(case, marks=pytest.mark.long) for case in cases]
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=() if case in short else pytest.mark.long)
+        for case in cases]
