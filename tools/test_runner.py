@@ -76,17 +76,17 @@ def _nothing(stage: Stage) -> junit.Case:
     return junit.Case(stage.name, "failed", 0.0, "no test ran")
 
 
-def _lane(names: Sequence[str]) -> list[Outcome]:
-    return [run(STAGES[name]) for name in names if not STOPPING.is_set()]
+def _lane(names: Sequence[str], ended: list[Outcome]) -> None:
+    for name in names:
+        if not STOPPING.is_set():
+            ended.append(run(STAGES[name]))
 
 
-def _run_groups(wanted: Sequence[str]) -> list[Outcome]:
-    outcomes = []
+def _run_groups(wanted: Sequence[str], ended: list[Outcome]) -> None:
+    """Run the stages; what each came to is there as soon as it has ended, whatever ends the run."""
     for group in GROUPS:
         lanes = [[name for name in lane if name in wanted] for lane in group]
-        done = side_by_side([partial(_lane, lane) for lane in lanes if lane], len(lanes))
-        outcomes += [outcome for lane_outcomes in done for outcome in lane_outcomes]
-    return outcomes
+        side_by_side([partial(_lane, lane, ended) for lane in lanes if lane], len(lanes))
 
 
 def main() -> int:
@@ -94,11 +94,14 @@ def main() -> int:
     wanted = sys.argv[1:] or [name for name, stage in STAGES.items() if not stage.on_request]
     LOGS.mkdir(parents=True, exist_ok=True)
     before = time.monotonic()
+    ended: list[Outcome] = []
     try:
         require_known("stage", wanted, list(STAGES))
         with termination_as_interrupt():
-            outcomes = _run_groups(wanted)
+            _run_groups(wanted, ended)
     except KeyboardInterrupt:
+        # Whoever waited for it that long wants to know what had failed by then.
+        print("\n".join(failures(_in_order(ended))), flush=True)
         print("\ninterrupted; every stage was stopped", file=sys.stderr)
         return INTERRUPTED
     except DriftguardError as error:
@@ -106,8 +109,13 @@ def main() -> int:
         return 1
     finally:
         _give_back()
+    outcomes = _in_order(ended)
     print("\n".join([*failures(outcomes), "", *table(outcomes, time.monotonic() - before)]), flush=True)
     return 1 if any(outcome.count("failed") for outcome in outcomes) else 0
+
+
+def _in_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return sorted(outcomes, key=lambda outcome: list(STAGES).index(outcome.name))
 
 
 def _give_back() -> None:

@@ -49,11 +49,13 @@ def write_compose(
         production=options["production"], networks=_networks(fleet, options["networks"]),
         start_interval=connect().has_start_interval, secret_marks=store.marks(secrets, write=False))
     # A first pass without writing anything: bad input must not even leave a key behind.
-    render(around, services, images)
+    rendered = render(around, services, images)
     with nullcontext() if check_mode else _turn(options):
         if not check_mode:
-            around = replace(around, secret_marks=store.marks(secrets, write=True))
-        rendered = render(around, services, images)
+            marks = store.marks(secrets, write=True)
+            if marks != around.secret_marks:
+                around = replace(around, secret_marks=marks)
+                rendered = render(around, services, images)
         stale = store.stale(secrets, around.secret_marks, secret_owners(around, services, images))
         return _write(options, Revisions(root), rendered, raw, (store, secrets, stale), check_mode)
 

@@ -27,6 +27,7 @@ class Step:
     :param looks: runs in check mode whatever the run does, and shows no diff.
     :param unless_changed: is left out once an earlier step has changed something, or would.
     :param only_if: ``step.value`` that has to be true, or this one is left out.
+    :param unless: ``step.value`` that must not be true, or this one is left out.
     :param may_fail: its failure is its result, and ends nothing.
     """
 
@@ -37,6 +38,7 @@ class Step:
     looks: bool
     unless_changed: bool = False
     only_if: str = ""
+    unless: str = ""
     may_fail: bool = False
 
 
@@ -70,7 +72,7 @@ def run_steps(module: Any, works: Mapping[str, Work]) -> Result:
     results: dict[str, Values] = {}
     diffs: list[Any] = []
     for step, params in zip(steps, ready):
-        if (step.unless_changed and _is_changed(results)) or (step.only_if and not _value(results, step.only_if)):
+        if _is_left_out(step, results):
             continue
         part = Part(module, params if params is not None else _params(module, step, results), step.looks, safe_point)
         try:
@@ -116,6 +118,7 @@ def steps_spec(works: Mapping[str, Work]) -> Values:
         "looks": {"type": "bool", "default": False},
         "unless_changed": {"type": "bool", "default": False},
         "only_if": {"type": "str", "default": ""},
+        "unless": {"type": "str", "default": ""},
         "may_fail": {"type": "bool", "default": False},
     }
     return {"steps": {"type": "list", "elements": "dict", "options": step}}
@@ -135,7 +138,7 @@ def _step(raw: Values, works: Mapping[str, Work]) -> Step:
     given = {name: value for name, value in raw["options"].items() if value is not None}
     return Step(
         raw["name"], works[raw["module"]], given, raw["take"], raw["looks"], raw["unless_changed"], raw["only_if"],
-        raw["may_fail"])
+        raw["unless"], raw["may_fail"])
 
 
 def _check_names(steps: list[Step]) -> None:
@@ -145,7 +148,8 @@ def _check_names(steps: list[Step]) -> None:
             raise DriftguardError(
                 f"step {step.name}", "a name of its own", "two steps of that name", "give each step another name")
         sources = {f"take, {option}": source for option, source in step.take.items()}
-        for option, source in {**sources, **({"only_if": step.only_if} if step.only_if else {})}.items():
+        conditions = {"only_if": step.only_if, "unless": step.unless}
+        for option, source in {**sources, **{name: one for name, one in conditions.items() if one}}.items():
             if source.partition(".")[0] not in known or not source.partition(".")[2]:
                 raise DriftguardError(
                     f"step {step.name}, {option}",
@@ -168,6 +172,13 @@ def _params(module: Any, step: Step, results: Mapping[str, Values]) -> Values:
 
 def _validated(step: Step, options: Values) -> Any:
     return ArgumentSpecValidator(step.work.arguments, **step.work.checks).validate(options)  # type: ignore[no-untyped-call]
+
+
+def _is_left_out(step: Step, results: Mapping[str, Values]) -> bool:
+    return bool(
+        (step.unless_changed and _is_changed(results))
+        or (step.only_if and not _value(results, step.only_if))
+        or (step.unless and _value(results, step.unless)))
 
 
 def _value(results: Mapping[str, Values], source: str) -> Any:

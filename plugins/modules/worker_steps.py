@@ -71,6 +71,11 @@ options:
           - What an earlier step returned, as C(step.value). Unless that is true this step is left out.
         type: str
         default: ''
+      unless:
+        description:
+          - What an earlier step returned, as C(step.value). If that is true this step is left out.
+        type: str
+        default: ''
       may_fail:
         description:
           - A failure of this step is what it returns, with C(failed), and the steps after it go on.

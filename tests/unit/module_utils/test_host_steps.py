@@ -25,7 +25,7 @@ class Fake:
 
     def __init__(self, *steps: dict[str, Any], check: bool = False, diff: bool = False) -> None:
         blank: dict[str, Any] = {
-            "options": {}, "take": {}, "looks": False, "unless_changed": False, "only_if": "",
+            "options": {}, "take": {}, "looks": False, "unless_changed": False, "only_if": "", "unless": "",
             "may_fail": False}
         self.params: dict[str, Any] = {
             "steps": [{**blank, "name": step["module"], **step} for step in steps], "attendance": None,
@@ -110,6 +110,16 @@ def test_a_step_is_left_out_unless_another_said_so(asked: str, done: bool) -> No
     assert (result.changed, "left" in result.values["by_step"]) == (done, False)
 
 
+@pytest.mark.parametrize(("asked", "done"), [
+    ("deep.kept", False), ("deep.release.sha", False), ("deep.none", True), ("left.revision", True)])
+def test_a_step_is_left_out_if_another_said_so(asked: str, done: bool) -> None:
+    fake = Fake(
+        {"module": "deep"}, {"module": "good", "name": "left", "unless": "deep.kept"},
+        {"module": "changes", "unless": asked})
+    assert fake.run().changed == done
+    assert [name for name, _options, _check in fake.seen] == ["deep", *(["changes"] if done else [])]
+
+
 @pytest.mark.parametrize(("before", "done"), [("good", True), ("changes", False)])
 def test_a_step_is_left_out_once_something_would_change(before: str, done: bool) -> None:
     fake = Fake(
@@ -188,7 +198,8 @@ def test_what_changed_before_a_failure_counts() -> None:
 @pytest.mark.parametrize("bad", [
     {"options": {"number": "many"}}, {"options": {"nobody": 1}}, {"options": {"word": "alone"}},
     {"take": {"number": "later.revision"}}, {"take": {"number": "first"}}, {"take": {"number": "first."}},
-    {"name": "first"}, {"only_if": "later.kept"}, {"only_if": "first"}, {"only_if": "first."},
+    {"name": "first"}, {"unless": "later.kept"}, {"unless": "first"}, {"only_if": "later.kept"}, {"only_if": "first"},
+    {"only_if": "first."},
 ])
 def test_bad_options_cost_nothing(bad: dict[str, Any]) -> None:
     fake = Fake({"module": "changes", "name": "first"}, {"module": "good", **bad})

@@ -14,6 +14,7 @@ from tools import stages, test_runner
 from tools.junit import Case
 from tools.stages import Stage
 from tools.steps import TAIL_LINES
+from tools.summary import Outcome
 
 REPORT = "import sys; from tools import junit; from pathlib import Path; junit.write(Path(sys.argv[1]), 's', [{}]); {}"
 PASSED = "junit.Case('a', 'passed')"
@@ -81,7 +82,22 @@ def test_a_failed_stage_does_not_keep_later_ones_from_running(monkeypatch: pytes
         for name, case in (("first", FAILED), ("second", PASSED))}
     monkeypatch.setattr(test_runner, "STAGES", made)
     monkeypatch.setattr(test_runner, "GROUPS", ((("first",),), (("second",),)))
-    done = test_runner._run_groups(["first", "second"])
+    done: list[Outcome] = []
+    test_runner._run_groups(["first", "second"], done)
     assert [(outcome.name, outcome.count("passed"), outcome.count("failed")) for outcome in done] == [
         ("first", 0, 1), ("second", 1, 0)]
     assert all(isinstance(case, Case) for outcome in done for case in outcome.cases)
+
+
+def test_a_run_that_is_stopped_says_what_had_failed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(_wanted: object, ended: list[Outcome]) -> None:
+        ended.append(Outcome("s", [Case("b", "failed", 0.0, "why it failed")], 1.0, place / "x.log"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(test_runner, "_run_groups", stopped)
+    monkeypatch.setattr(test_runner, "STAGES", {"s": Stage("s", (), 1.0)})
+    monkeypatch.setattr(sys, "argv", ["run", "s"])
+    assert test_runner.main() == test_runner.INTERRUPTED
+    assert "why it failed" in capsys.readouterr().out
