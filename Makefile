@@ -22,7 +22,7 @@ demo: ## Build and deploy the demo fleet on this machine, and prove that it runs
 	@$(PLAYBOOK) playbooks/deploy-workers.yml $(ARGS)
 
 .PHONY: test
-test: ## Run every test: lint, unit, contract, meta, integration, molecule; one summary
+test: ## Run the ten stages of tests, lint to several hosts, for about an hour; one summary
 	@tools/setup test || { printf '\n0 passed, 1 failed\n'; exit 1; }
 	@$(RUN_STAGES)
 
@@ -39,7 +39,7 @@ lab-down: ## Remove the lab and all it has
 	@$(LAB) down
 
 .PHONY: demo-lab
-demo-lab: lab ## Start the lab, and deploy a small fleet to its hosts (HOSTS=3 ARGS="--check --diff")
+demo-lab: lab ## Start the lab, and deploy a small fleet to its hosts (HOSTS=3, at least 2; ARGS="--check --diff")
 	@.venv/bin/ansible-playbook -i inventories/lab playbooks/deploy-workers.yml $(ARGS)
 
 ##@ Parts of it

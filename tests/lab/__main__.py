@@ -71,7 +71,9 @@ def run(asked: argparse.Namespace) -> list[str]:
     """
     if asked.command == "up":
         lab = bring_up(asked.name, asked.hosts, asked.disk)
-        return [*_table(lab), "", "Deploy to it:  ansible-playbook -i inventories/lab playbooks/deploy-workers.yml",
+        chosen = "" if asked.name == DEFAULT else f"DRIFTGUARD_LAB={asked.name} "
+        deploy = f"{chosen}.venv/bin/ansible-playbook -i inventories/lab playbooks/deploy-workers.yml"
+        return [*_table(lab), "", f"Deploy to it:  {deploy}",
                 f"Look around:   ssh -F {_short(lab.directory / 'ssh_config')} host1"]
     if asked.command == "down":
         return [f"removed  {thing}" for thing in bring_down(asked.name)] or [f"There is no lab {asked.name}."]
