@@ -27,7 +27,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 from .attendance import Attendance, SafePoint
 from .engine import Engine
@@ -60,10 +60,15 @@ class Rollout:
     """One host's rollout.
 
     :param options: the module's options.
+    :param may_go_on: raises where nobody waits any more for what this is a part of.
     """
 
-    def __init__(self, engine: Engine, options: Mapping[str, Any], check_mode: bool) -> None:
+    def __init__(
+        self, engine: Engine, options: Mapping[str, Any], check_mode: bool,
+        may_go_on: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
+        self._may_go_on = may_go_on
         self._options = options
         self._check_mode = check_mode
         self._fleet: str = options["fleet"]
@@ -89,11 +94,17 @@ class Rollout:
         }[self._options["state"]]
         if self._check_mode:
             return action(SafePoint(), NO_LOCK)
+        attendance.listen()
         generation, run = self._options["generation"], self._options["run"]
         here = HostRecords(Path(self._options["root"]), self._fleet)
         here.enter(generation, run)
+
+        def check() -> None:
+            self._may_go_on()
+            here.check(generation, run)
+
         with here.lock(run, self._options["lock_wait"]) as lock:
-            return action(attendance.safe_point(lambda: here.check(generation, run)), lock)
+            return action(attendance.safe_point(check), lock)
 
     def _present(self, safe_point: SafePoint, lock: int) -> Result:
         number, release, services, compose_file = self._target()

@@ -19,9 +19,8 @@ after it is as good as one after a rollout.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from .engine import Engine
 from .host_record import HostRecords
@@ -33,17 +32,22 @@ from .rollout_target import named_revision
 from .untrusted import digits
 
 
-def bring_or_keep(engine: Engine, options: Mapping[str, Any], check_mode: bool) -> Result:
+def bring_or_keep(
+    engine: Engine, options: Mapping[str, Any], check_mode: bool, may_go_on: Callable[[], None] = lambda: None,
+) -> Result:
     """What the module's ``state`` asks for.
 
     :param options: the module's options.
+    :param may_go_on: raises where nobody waits any more for what this is a part of.
     :raises DriftguardError: what failed, on which container, with its log.
     """
     if options["state"] != KEPT:
-        return Rollout(engine, options, check_mode).run()
+        return Rollout(engine, options, check_mode, may_go_on).run()
     settled = _is_settled(options)
-    result = Rollout(engine, options, check_mode or not settled).run()
-    return replace(result, values={**result.values, "kept": settled and not result.changed, "moved": False})
+    result = Rollout(engine, options, check_mode or not settled, may_go_on).run()
+    values = {**result.values, "kept": settled and not result.changed, "moved": False}
+    # What would be changed is shown by whoever changes it.
+    return Result(result.changed, values)
 
 
 def _is_settled(options: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .attendance import ATTENDED_SPEC
 from .engine import Engine
-from .module_base import FLEET_SPEC, ROOT_SPEC, Work
+from .module_base import FLEET_SPEC, ROOT_SPEC, Work, safe_point_of
 from .rollout_keep import bring_or_keep
 
 ARGUMENTS = {
@@ -33,4 +33,5 @@ ARGUMENTS = {
     **ATTENDED_SPEC,
     "attendance": {"type": "path"},
 }
-ROLLOUT = Work(ARGUMENTS, lambda module: bring_or_keep(Engine.connect(), module.params, module.check_mode))
+ROLLOUT = Work(
+    ARGUMENTS, lambda module: bring_or_keep(Engine.connect(), module.params, module.check_mode, safe_point_of(module)))

@@ -67,7 +67,8 @@ options:
     default: []
   services:
     description:
-      - Services to recreate although nothing differs. With some named, anything due for the others is an error.
+      - Services to recreate although nothing differs. With some named, anything due for the others is an error. A name
+        that isn't placed on this host has its instances on others, and means nothing here.
     type: list
     elements: str
     default: []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+import yaml
 from support.fleet import Fleet, FleetRedis, wait_for
 
 #: A service by what is wrong with it, and how that is named.
@@ -130,6 +131,17 @@ def test_disk_full_while_rendering(fleet: Fleet, full_disk: Path) -> None:
     filler.unlink()
     fleet.verify().must_pass()
     fleet.deploy().must_pass()
+
+
+def test_a_refusal_on_one_host_keeps_no_other_from_saying_what_the_run_came_to(fleet: Fleet, tmp_path: Path) -> None:
+    second = tmp_path / "second.yml"
+    second.write_text(yaml.safe_dump({"workers": {"hosts": {"there": {
+        "ansible_connection": "local", "worker_lease": "soon"}}}}))
+    fleet.deploy("-i", str(second)).must_fail(
+        "The run failed before it touched any container", "there, variables", "worker_lease")
+    record = fleet.evidence()[-1]
+    assert (record["result"], set(record["hosts"])) == ("failed", {"here", "there"})
+    assert untouched(fleet)
 
 
 def test_another_deploy_holds_the_lease(fleet: Fleet, fleet_redis: FleetRedis) -> None:

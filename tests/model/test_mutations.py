@@ -148,7 +148,8 @@ BROKEN = [
     Broken("nobody waits for what was started", "rollout_change.Watch.wait", lambda _real: lambda _watch: [],
            (Deploy(A), Deploy(Release("bad", Badness("crash", 12.0, host="h2"))))),
     Broken("a host that is kept lets an earlier run go on", "work_rollout.bring_or_keep",
-           lambda real: lambda engine, options, check: real(engine, options, check or options["state"] == "kept"),
+           lambda real: lambda engine, options, check, *more: real(
+               engine, options, check or options["state"] == "kept", *more),
            OVERTAKEN),
     Broken("the current revision doesn't move", "revisions.Revisions._point_to", lambda _real: lambda *_all: None,
            (Deploy(A),)),

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import rollout_change
@@ -15,6 +18,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.errors import D
 from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult
 from ansible_collections.driftguard.workers.plugins.module_utils.record import Record, ReleaseRef
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout_keep import bring_or_keep
 from support.containers import CONTAINER_ID, RELEASE_ID, SHA, inspected
 from support.rollout_host import DESIRED, PREDICTED, SERVICE, Host
 
@@ -110,7 +114,40 @@ def test_named_services_may_leave_nothing_else_to_do(host: Host) -> None:
     error = host.refused(True, revision="8", services=["extractor"])
     assert "ocr: create (missing)" in error.found
     assert host.rollout(True, revision="8", services=["extractor", "ocr"]).changed
-    assert "services that are placed" in host.refused(True, services=["nobody"]).expected
+    # One whose instances are on other hosts.
+    assert not host.rollout(True, services=["nobody"]).changed
+    assert "ocr: create (missing)" in host.refused(True, revision="8", services=["nobody"]).found
+
+
+def test_it_stops_where_what_it_is_a_part_of_may_not_go_on(host: Host) -> None:
+    def gone() -> None:
+        raise DriftguardError("the steps on this host", "somebody who waits for them", "nobody", "run again")
+
+    engine: Any = host.engine
+    with pytest.raises(DriftguardError, match="somebody who waits"):
+        bring_or_keep(engine, {**host.options, "state": "absent"}, False, gone)
+    assert host.engine.stopped == []
+
+
+def test_what_it_hears_while_it_waits_for_its_turn_is_no_news_afterwards(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its controller was heard last at the beginning of a long wait for the host's lock."""
+    now, looks = [1000.0], threading.Semaphore(0)
+    (tmp_path / "beat").write_text("1\n")
+
+    @contextmanager
+    def waits(*_arguments: Any) -> Iterator[int]:
+        for _ in range(2):
+            assert looks.acquire(timeout=10)
+        now[0] += 21
+        yield 0
+
+    monkeypatch.setattr(HostRecords, "lock", waits)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _seconds: looks.release())
+    error = host.refused(state="absent", attendance=str(tmp_path), heartbeat=20.0)
+    assert "nothing heard of it for 20 s" in error.found
 
 
 @pytest.mark.parametrize("option", ["wait_timeout", "stabilize", "lock_wait", "bake"])

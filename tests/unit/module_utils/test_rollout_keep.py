@@ -52,6 +52,17 @@ def test_a_host_that_is_as_it_should_be_is_held_to_it(host: Host, check_mode: bo
             here.check(8)
 
 
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_who_has_a_container_to_change_is_planned_and_shows_nothing(host: Host, check_mode: bool) -> None:
+    """Who changes it shows it."""
+    settle(host)
+    before = dict(host.engine.containers)
+    result = keep(host, check_mode, services=["extractor"])
+    assert (result.changed, result.values["kept"], result.before, result.after) == (True, False, "", "")
+    assert [step["action"] for step in result.values["steps"]] == ["recreate"]
+    assert host.engine.containers == before
+
+
 def test_who_is_kept_has_to_be_stable(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(host)
     failure = Failure("extractor", "demo-workers-extractor-1", "its health check fails", 0, ["it said so"])
