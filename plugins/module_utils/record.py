@@ -109,7 +109,9 @@ def rolling(
     if current is not None and current.target == target:
         return current
     kept = list(dict.fromkeys(running or ())) if current is None else _kept(current, running)
-    allowed = kept if target in kept else [*kept[:MAX_ALLOWED - 1], target]
+    # Of too many, those go that were allowed first: hosts run what came last. What they all could go back to stays.
+    last = kept if len(kept) < MAX_ALLOWED else [kept[0], *kept[2 - MAX_ALLOWED:]]
+    allowed = kept if target in kept else [*last, target]
     return Record(fleet, generation, ROLLING, target, tuple(allowed))
 
 

@@ -80,7 +80,8 @@ def test_some_services_never_take_the_fleet_to_another_release_than_it_is_settle
     before = model.picture()["containers"]
     ending = went(model, B, worker_services="extractor,ocr")
     assert ending.status != 0
-    assert f"settled on, {B.release_id}; found {A.release_id}" in "\n".join(ending.said)
+    said = "\n".join(ending.said)
+    assert f"last here, {A.release_id}, to be the one that the fleet runs; found {B.release_id}" in said
     assert (model.picture()["containers"], allowed(model)) == (before, {B.release_id})
     assert went(model, B).status == 0
     assert went(model, B, worker_services="extractor,ocr").status == 0
@@ -99,14 +100,32 @@ def test_a_revision_that_recreates_nothing_is_foretold(new_model: NewModel) -> N
     assert went(model, A).changed > 0
 
 
-def test_a_host_that_stays_on_what_was_published_first_goes_on_when_another_goes_back(new_model: NewModel) -> None:
+def test_published_first_two_releases_never_work_side_by_side(new_model: NewModel) -> None:
+    """A host goes back, another one stays: what it runs there is fenced, and the run says so."""
     model = new_model(2)
     bad = Release("bad on h2", Badness("crash", 5.0, host="h2"))
     assert went(model, A).status == 0
     ending = went(model, bad, worker_publish="before", worker_on_failure="host")
-    said = "\n".join(ending.said)
     assert result_of(ending) == "mixed"
     assert (set(model.running("h1")), set(model.running("h2"))) == ({bad.release_id}, {A.release_id})
-    assert allowed(model) == {A.release_id, bad.release_id}
+    assert allowed(model) == {A.release_id}
+    said = "\n".join(ending.said)
     assert "nothing was published" in said
+    assert f"h1: runs the new release; what isn't {A.sha[:7]}" in said
+    assert went(model, B).status == 0
+
+
+def test_a_host_that_a_run_did_not_come_to_goes_on_when_another_goes_back(new_model: NewModel) -> None:
+    """It was brought to the release while the other one was away, and has something else to change by now."""
+    model = new_model(2)
+    bad = Release("bad on h1", Badness("crash", 5.0, host="h1"))
+    assert went(model, A).status == 0
+    model.cut.add("h1")
+    assert result_of(went(model, bad, worker_unreachable="continue")) == "unsettled"
+    model.repair()
+    model.memory = "128M"
+    ending = went(model, bad)
+    assert (set(model.running("h1")), set(model.running("h2"))) == ({A.release_id}, {bad.release_id})
+    assert result_of(ending) == "mixed"
+    assert allowed(model) == {bad.release_id}, "as it was published before"
     assert went(model, B).status == 0

@@ -133,6 +133,8 @@ def test_a_lost_record_allows_no_more_than_a_reader_takes() -> None:
     crowd += [release("c", f"{number:x}") for number in range(16)]
     current = rolling(None, "demo", X, 1, crowd)
     assert (len(current.allowed), current.allowed[-1]) == (MAX_ALLOWED, X)
+    # What came last is what hosts run; the first is what they could go back to.
+    assert (current.allowed[0], current.allowed[-2]) == (crowd[0], crowd[-1])
     assert parse(render_json(current)) == current
 
 
