@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from ansible_collections.driftguard.workers.plugins.module_utils.host_files import write_atomic
+
 from .owned import MADE_FOR
 from .paths import DEMO_INVENTORY, ROOT, VENV
 from .processes import as_root, output_of, side_by_side
@@ -21,6 +23,9 @@ MADE_BY = (
     *(ROOT / "roles" / role for role in ("docker_host", "base_image", "redis")))
 # What bootstrap.yml made the base, as the demo's inventory reads it.
 BASE_FILE = ROOT / ".driftguard" / "demo-base"
+# The same Redis serves the demos of all checkouts on a machine; each of them has its password in a file of its own.
+PASSWORD_FILE = ROOT / ".driftguard" / "demo-redis-password"
+MACHINES_PASSWORD = Path("/etc/driftguard/redis/demo-redis/conf/password")
 SOCKETS = (Path("/run/docker.sock"), Path("/var/run/docker.sock"))
 
 
@@ -67,7 +72,20 @@ def _answers(command: list[str]) -> bool:
     return bool(output_of([*command, "version", "--format", "{{.Server.Version}}"]))
 
 
+def take_over_password() -> None:
+    """Go on with the password of the demo's Redis that this machine has, where this checkout has none yet.
+
+    Another one would lock out the demo of another checkout: its workers would be started again and again, and take a
+    machine's whole processor time with it.
+    """
+    found = "" if PASSWORD_FILE.exists() else output_of(as_root(["cat", str(MACHINES_PASSWORD)]))
+    if found:
+        PASSWORD_FILE.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(PASSWORD_FILE, f"{found}\n", 0o600)
+
+
 def _bootstrap(log: IO[bytes]) -> None:
+    take_over_password()
     must(
         [str(VENV / "bin" / "ansible-playbook"), str(PLAYBOOKS / "bootstrap.yml"), "-i", str(DEMO_INVENTORY)], log,
         "the last failed task above says what to do; then run again")
