@@ -58,7 +58,8 @@ def compose(fleet: LabFleet, *more: str) -> None:
     words = ("sudo", "docker", "compose", "-p", fleet.project, "-f", file, "up", "-d", "--force-recreate", *more)
 
     def recreate(host: str) -> None:
-        done = connect(fleet.lab, fleet.lab.host(host), *words)
+        # An engine before 25 tries a health check every 30 s only.
+        done = connect(fleet.lab, fleet.lab.host(host), *words, seconds=300)
         assert done.returncode == 0, done.stderr
 
     with ThreadPoolExecutor(len(fleet.placement)) as pool:
