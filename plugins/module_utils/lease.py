@@ -91,6 +91,10 @@ class Taken:
     took_over_from: Optional[Lease] = None
 
 
+class LeaseBusy(DriftguardError):
+    """A lease is another's, and may be free later."""
+
+
 class LeaseLost(DriftguardError):
     """A lease that was ours is so no more."""
 
@@ -129,7 +133,7 @@ class DeployLease:
         :param token: of a lease taken before; empty for a new one.
         :param floor: the highest deployment number that hosts have seen: Redis may have lost its own.
         :param wait: seconds to wait for another holder.
-        :raises DriftguardError: another holds it; names it.
+        :raises LeaseBusy: another holds it; names it.
         """
         deadline = time.monotonic() + wait
         token = token or secrets.token_hex(16)
@@ -172,7 +176,7 @@ class DeployLease:
         answer, text = self._gateway.script(f"key {self._key}", RELEASE, [self._key, self._keys[3]], [token])
         return parse_lease(text) if answer == "released" else None
 
-    def refusal(self, standing: Standing) -> DriftguardError:
+    def refusal(self, standing: Standing) -> LeaseBusy:
         """The failure when another holds it."""
         end = "never expires" if standing.expires_in is None else f"expires in {standing.expires_in:.0f} s"
         found, remedy = "another that ended this moment", "run again"
@@ -182,7 +186,7 @@ class DeployLease:
         elif standing.lease is not None:
             found = f"held by {standing.lease}, {end}"
             remedy = "wait for it (option wait), or see with its owner why it takes so long"
-        return DriftguardError(self._subject, "no other deploy", found, remedy)
+        return LeaseBusy(self._subject, "no other deploy", found, remedy)
 
     @property
     def _subject(self) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional
 
-from .lease import DeployLease, Lease, LeaseLost, Standing, Taken, can_renew, has_died, left_behind
+from .lease import DeployLease, Lease, LeaseBusy, LeaseLost, Standing, Taken, can_renew, has_died, left_behind
 from .lease_owner import Owner, this_owner
 from .module_base import FailedResult, Result
 from .redis_gateway import gateway_of
@@ -36,6 +36,8 @@ def run_lock(module: Any) -> Result:
         return actions[options["state"]](lease, {**options, "token": options["token"] or ""}, module.check_mode)
     except LeaseLost as error:
         raise FailedResult(error, {"lost": True}) from error
+    except LeaseBusy as error:
+        raise FailedResult(error, {"busy": True}) from error
 
 
 def _read(lease: DeployLease, options: Mapping[str, Any], check_mode: bool) -> Result:

@@ -51,6 +51,8 @@ options:
   wait:
     description:
       - Seconds to wait for another holder, with O(state=held). 0 fails at once.
+      - In a playbook it is the controller that waits, and tries again every two seconds. So nothing waits on for a
+        playbook that was ended meanwhile, and takes the lease in its name.
     type: float
     default: 0.0
   floor:
@@ -167,6 +169,10 @@ how:
   description: One of V(taken), V(renewed) and V(regained).
   returned: changed and O(state) is V(held) or V(renewed), not in check mode
   type: str
+busy:
+  description: Whether another has the lease, so that it may be free later.
+  returned: failure, when it has
+  type: bool
 lost:
   description: Whether it is certain that the lease is ours no more. Without it Redis couldn't be asked.
   returned: failure, when it is

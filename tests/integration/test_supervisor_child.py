@@ -16,8 +16,9 @@ from typing import Any, Mapping
 import pytest
 from contract.fence_cases import RECORDS
 from contract.guard_programs import Guard, all_guards
+from support.processes import processes_of
 from support.redis_server import RedisServer, wait_until
-from support.supervisor_process import KEYS, PYTHON, Supervised, processes_of, supervised
+from support.supervisor_process import KEYS, PYTHON, Supervised, supervised
 
 ALLOWED, REFUSED = RECORDS["allowed"] or "", RECORDS["not allowed"] or ""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.launched import Launch
+from support.processes import alive
 from support.redis_server import next_heartbeat, wait_until
 
 
@@ -135,13 +136,6 @@ def ticks(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
     except OSError:
         return 0
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def children(pid: int) -> list[int]:

@@ -19,6 +19,7 @@ from typing import Any, Iterator
 
 import pytest
 from support.modules import PROJECT, ModuleRun, run_module
+from support.processes import alive, processes_of
 from support.redis_server import RedisServer, wait_until
 from support.releases import release
 
@@ -233,22 +234,24 @@ PLAYBOOK = """
 class Playbook:
     """A playbook that takes the lease, leaves a note of what it got, and works until it is told to go on."""
 
-    def __init__(self, directory: Path, lock: Lock, name: str) -> None:
+    def __init__(self, directory: Path, lock: Lock, name: str, **options: Any) -> None:
+        self.log = directory / f"{name}.log"
         self.note = directory / f"{name}.json"
         playbook = directory / f"{name}.yml"
         playbook.write_text(textwrap.dedent(PLAYBOOK))
-        options = {"fleet": "demo", "owner": name, **lock.redis}
+        options = {"fleet": "demo", "owner": name, **lock.redis, **options}
         variables = directory / f"{name}.vars.json"
         variables.write_text(json.dumps({"note": str(self.note), "lock_options": options}))
         command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "localhost,", "-c", "local"]
-        self.process = subprocess.Popen(
-            [*command, "-e", f"@{variables}", "-e", f"ansible_python_interpreter={sys.executable}", str(playbook)],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, "-e", f"@{variables}", "-e", f"ansible_python_interpreter={sys.executable}", str(playbook)],
+                cwd=PROJECT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
 
     def started(self) -> ModuleRun:
         """What the module returned, once it has."""
@@ -258,17 +261,25 @@ class Playbook:
         return ModuleRun(text, json.loads(text))
 
     def output(self) -> str:
-        return self.process.communicate(timeout=600)[0]
+        self.process.wait(600)
+        return self.log.read_text()
+
+    def waits(self, holder: str) -> None:
+        """Until it has said for whose lease it waits."""
+        wait_until(
+            lambda: f": held by {holder} " in self.log.read_text() or self.process.poll() is not None, "it to wait", 60)
+        assert self.process.poll() is None, self.log.read_text()
+        assert "waiting up to 120 s, deployment lease of fleet demo" in self.log.read_text()
 
     def end(self) -> None:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+        self.process.wait()
 
 
 @contextmanager
-def playing(directory: Path, lock: Lock, name: str) -> Iterator[Playbook]:
-    playbook = Playbook(directory, lock, name)
+def playing(directory: Path, lock: Lock, name: str, **options: Any) -> Iterator[Playbook]:
+    playbook = Playbook(directory, lock, name, **options)
     try:
         yield playbook
     finally:
@@ -287,6 +298,36 @@ def test_a_playbook_killed_hard_is_replaced_at_once_and_a_live_one_is_not(lock: 
         second = lock.run(owner="bob").must_pass()
     assert second["took_over_from"]["pid"] == first.process.pid
     assert second["generation"] == taken["generation"] + 1
+
+
+def test_a_playbook_waits_when_asked_and_says_for_whom(lock: Lock, tmp_path: Path) -> None:
+    first = lock.run(owner="alice").must_pass()
+    with playing(tmp_path, lock, "bob", wait=120) as waiting:
+        waiting.waits("alice")
+        lock.run("released", token=first["token"]).must_pass()
+        assert waiting.started()["lease"]["owner"] == "bob"
+
+
+def test_a_playbook_killed_while_it_waits_leaves_nobody_to_take_the_lease(lock: Lock, tmp_path: Path) -> None:
+    first = lock.run(owner="alice").must_pass()
+    with playing(tmp_path, lock, "bob", wait=120) as waiting:
+        waiting.waits("alice")
+        left = processes_of(waiting.process.pid)
+        assert left
+        waiting.process.kill()
+        waiting.process.wait()
+        lock.run("released", token=first["token"]).must_pass()
+        wait_until(lambda: not any(alive(pid) for pid in left), "what it had started to end", 60)
+        assert not lock.run("read").must_pass()["held"]
+
+
+def test_who_takes_over_is_told_from_whom(lock: Lock, tmp_path: Path) -> None:
+    lock.run(owner="alice", run="run1").must_pass()
+    lock.expire()
+    with playing(tmp_path, lock, "bob") as second:
+        second.started()
+        said = " ".join(second.log.read_text().split())
+        assert re.search(r"WARNING.* taken over from alice \(host \S+, pid \S+, run run1\)", said), said
 
 
 def test_of_two_playbooks_started_together_one_stops_before_its_next_task(lock: Lock, tmp_path: Path) -> None:

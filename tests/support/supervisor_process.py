@@ -20,9 +20,10 @@ from uuid import uuid4
 
 from contract.guard_cases import CONTRACT, FIXTURES, GUARDS
 
+from .processes import processes_of
 from .redis_server import RedisServer, next_heartbeat, wait_until
 
-__all__ = ["KEYS", "SHA", "Supervised", "processes_of", "supervised"]
+__all__ = ["KEYS", "SHA", "Supervised", "supervised"]
 
 SHA = FIXTURES["environment"]["GIT_SHA"]
 KEYS = {name: key.replace("<fleet>", "demo") for name, key in CONTRACT["names"]["redis"].items()}
@@ -191,24 +192,6 @@ class Supervised:
     def _read(self) -> None:
         for line in self.process.stdout or ():
             self.output.append(line)
-
-
-def processes_of(ancestor: int) -> list[int]:
-    """Pids of what descends from a process and is no zombie, by /proc."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] not in "ZX":
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, parents = [], [ancestor]
-    while parents:
-        born = children.get(parents.pop(), [])
-        found += born
-        parents += born
-    return found
 
 
 @contextmanager
