@@ -40,10 +40,12 @@ def named_revision(revisions: Revisions, here: HostRecords, wanted: str, fenced:
     :param fenced: ids of releases that ``previous`` passes over.
     :raises DriftguardError: none, or more than one fits.
     """
-    proved = _proved(revisions)
-    # Before a release that was never published is the one that was proved last.
-    if wanted == "previous" and proved and proved not in fenced and _is_left_midway(here, proved):
-        wanted = "current"
+    # What is proved is only asked for where it matters: a damaged one must not keep a host from any other.
+    if wanted == "previous":
+        proved = _proved(revisions)
+        # Before a release that was never published is the one that was proved last.
+        if proved and proved not in fenced and _is_left_midway(here, proved):
+            wanted = "current"
     return revisions.resolve(wanted, fenced)
 
 

@@ -144,11 +144,22 @@ def test_a_refusal_on_one_host_keeps_no_other_from_saying_what_the_run_came_to(f
     assert untouched(fleet)
 
 
+def test_a_refusal_on_the_first_host_is_all_that_is_said(fleet: Fleet, tmp_path: Path) -> None:
+    """The run has no leader then; the others end without a word of their own."""
+    second = tmp_path / "second.yml"
+    second.write_text(yaml.safe_dump({"workers": {"hosts": {
+        "here": {"worker_lease": "soon"}, "there": {"ansible_connection": "local"}}}}))
+    run = fleet.deploy("-i", str(second)).must_fail("here, variables of the fleet", "worker_lease")
+    assert "undefined" not in run.output
+    assert untouched(fleet)
+
+
 def test_another_deploy_holds_the_lease(fleet: Fleet, fleet_redis: FleetRedis) -> None:
     fleet.deploy().must_pass()
     process = fleet.start("deploy-workers.yml", "-e", "worker_services=alpha", "-e", "worker_stabilize=8")
     wait_for(lambda: fleet_redis.client.exists(f"{fleet.name}:lock:deploy"), "the lease to be taken")
     first = fleet.log
-    run = fleet.play("deploy-workers.yml")
-    run.must_fail("expected", "remedy")
+    sha = fleet.commit()
+    fleet.play("deploy-workers.yml").must_fail("deployment lease of fleet", "found held by ", "expires in")
+    assert not fleet.engine.images.list(filters={"label": f"org.opencontainers.image.revision={sha}"})
     assert process.wait(timeout=1200) == 0, first.read_text()

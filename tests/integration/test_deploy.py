@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from support.fleet import PROJECT, Fleet, Run
 
 
@@ -190,6 +192,21 @@ def test_evidence_follows_its_schema(whole: Fleet) -> None:
     assert image["size"] > 0
     assert image["id"] == whole.containers()[0].image.id
     assert {row["verdict"] for row in deployed["hosts"]["here"]["proof"]["rows"]} == {"OK"}
+
+
+@pytest.mark.parametrize("playbook", ["deploy-workers.yml", "verify-workers.yml", "fence-workers.yml"])
+def test_a_run_that_is_for_none_of_the_groups_hosts_fails(fleet: Fleet, tmp_path: Path, playbook: str) -> None:
+    """It would do nothing, and end well: limited to another host, or the group named where no play sees it."""
+    other = tmp_path / "other.yml"
+    other.write_text(yaml.safe_dump({"others": {"hosts": {"elsewhere": {"ansible_connection": "local"}}}}))
+    fleet.play(playbook, "-i", str(other), "--limit", "elsewhere").must_fail(
+        "inventory group workers: expected at least one host", "none of its hosts was chosen")
+    other.write_text(yaml.safe_dump({"shop": {"hosts": {"here": None}}, "all": {"vars": {"worker_group": "shop"}}}))
+    # The plays are for the group that their own default names.
+    fleet.group = "staff"
+    fleet.play(playbook, "-i", str(other)).must_fail(
+        "inventory group shop: expected at least one host", "-e worker_group=NAME")
+    assert fleet.containers() == []
 
 
 @pytest.mark.parametrize("group", ["nobody", "wrokers"])

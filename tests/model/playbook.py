@@ -16,7 +16,8 @@ __all__ = ["PROJECT", "Block", "Entry", "Play", "Role", "Task", "UnknownPlaybook
 
 PROJECT = Path(__file__).resolve().parents[2]
 COLLECTION = "driftguard.workers."
-_PLAY_KEYS = {"name", "hosts", "gather_facts", "become", "ignore_unreachable", "tasks", "import_playbook", "vars"}
+_PLAY_KEYS = {"name", "hosts", "gather_facts", "become", "ignore_unreachable", "tasks", "import_playbook", "vars",
+    "strategy"}
 _KEYWORDS = {
     "name", "when", "vars", "register", "loop", "loop_control", "delegate_to", "become", "changed_when", "failed_when",
     "run_once", "check_mode", "diff", "ignore_unreachable", "no_log",

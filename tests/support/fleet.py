@@ -145,6 +145,7 @@ class Fleet:
         application: Path = PROBE,
     ) -> None:
         self.name = f"t{uuid4().hex[:8]}"
+        self.group = "workers"
         self.redis = redis
         self.directory = directory
         self.root = directory / "root"
@@ -200,7 +201,7 @@ class Fleet:
         path = self.directory / "inventory.yml"
         local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
         workers = {"hosts": dict.fromkeys(hosts, local), "vars": self.variables}
-        path.write_text(yaml.safe_dump({"all": {"children": {"workers": workers}}}))
+        path.write_text(yaml.safe_dump({"all": {"children": {self.group: workers}}}))
         return path
 
     def start(self, playbook: str, *arguments: str) -> subprocess.Popen[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -101,6 +102,16 @@ def test_a_volume_that_is_missing_is_named_before_anything_stops(host: Host, che
     assert "volume shop_gone to be there" in str(host.refused(check_mode, revision="8"))
     host.write(9, {"extractor": {**SERVICE, "volumes": ["shop_data"]}})
     assert host.rollout(check_mode, revision="9")
+
+
+def test_a_damaged_proved_revision_keeps_a_host_from_no_other(host: Host) -> None:
+    """Its remedy is to remove it, and to deploy again."""
+    host.write(8, DESIRED["services"])
+    host.revisions.settle(host.revisions.load(7), 1)
+    shutil.rmtree(host.root / "demo" / "revisions" / "7")
+    assert host.rollout(revision="8").values["revision"] == 8
+    host.rollout(state="settled", revision="8")
+    assert host.revisions.current() == 8
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
