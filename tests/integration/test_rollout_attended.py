@@ -106,7 +106,8 @@ def read(terminal: int) -> bytes:
 def in_the_middle(rollouts: Rollouts, phase: str, **options: Any) -> subprocess.Popen[str]:
     """A rollout that is stopping its old containers, or waiting for its new ones."""
     old = set(rollouts.fleet.ids().values())
-    process = rollouts.start(**{"stabilize": 90, **options})
+    # Longer than anybody waits here for its end: one that goes on to its natural end is found.
+    process = rollouts.start(**{"stabilize": 1500, **options})
     if phase == "stopping":
         wait_for((rollouts.fleet.root / rollouts.fleet.name / "state" / "leaving").exists, "containers to stop", 120)
     else:

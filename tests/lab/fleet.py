@@ -102,7 +102,7 @@ class LabFleet(Fleet):
             for host, services in self.placement.items() if host in (hosts or tuple(self.placement))}
         path = self.directory / "inventory.yml"
         workers = {"hosts": chosen, "vars": {**facts["workers"]["vars"], **self.variables}}
-        path.write_text(yaml.safe_dump({"all": {"children": {"workers": workers}}}))
+        path.write_text(yaml.safe_dump({"all": {"children": {self.group: workers}}}))
         return path
 
     def play(self, playbook: str, *arguments: str, timeout: float = PATIENCE) -> Run:

@@ -13,8 +13,10 @@ import time
 
 import pytest
 from support.fleet import PROJECT, Run
+from support.redis_server import wait_until
 
 from lab.fleet import LabFleet
+from lab.judge import rows_of, states
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -55,6 +57,12 @@ def test_a_first_deploy_to_two_hosts(life: LabFleet) -> None:
     check = foretold(life).must_pass()
     run = life.deploy().must_pass()
     assert life.everywhere() == life.wanted(head(life))
+    table = rows_of(run)
+    assert {verdict for *_row, verdict in table} == {"OK"}, run.output
+    assert sorted((name, host, sha) for _service, name, host, sha, _verdict in table) == sorted(
+        (one["Name"].lstrip("/"), host, head(life)[:7]) for host in life.placement for one in life.there(host))
+    (evidence,) = life.evidence()
+    assert (evidence["result"], set(evidence["hosts"])) == ("ok", set(life.placement))
     assert (check.changed > 0, run.changed > 0) == (True, True)
     assert (life.record()["phase"], life.record()["target"]["sha"]) == ("settled", head(life))
 
@@ -111,8 +119,8 @@ def test_a_service_is_moved_to_another_host(life: LabFleet) -> None:
 
 
 def test_one_host_alone_is_rolled_and_the_fleet_is_mixed_until_the_rest_follows(life: LabFleet) -> None:
-    old, sha = head(life), life.commit(say="third")
-    foretold(life, "--limit", "host1")
+    old, sha = head(life), life.commit(say="third", obey=True)
+    foretold(life, "--limit", "host1").must_fail("host2: was left out of this run", "host3: was left out of this run")
     life.deploy("--limit", "host1").must_fail(
         "may be on more than one release: nothing was published", "host1: runs the new release",
         "host2: was left out of this run", "host3: was left out of this run")
@@ -126,10 +134,17 @@ def test_one_host_alone_is_rolled_and_the_fleet_is_mixed_until_the_rest_follows(
 
 
 def test_a_removed_host_that_still_works_is_named(life: LabFleet) -> None:
+    old = head(life)
     del life.placement["host3"]
     before = {host: ids(life, host) for host in life.lab.hosts}
-    life.deploy().must_fail("host3")
+    foretold(life).must_fail("host3", "alpha", "beta", old[:7])
+    life.deploy().must_fail("host3", "alpha", "beta", old[:7])
     assert {host: ids(life, host) for host in life.lab.hosts} == before
+    new = life.commit(obey=True)
+    # No play reaches it. Its workers are fenced by what is published, and nobody calls that a success.
+    life.deploy("-e", "worker_prune=true").must_fail("host3: service", "those that are fenced start no job")
+    assert life.everywhere() == {**life.wanted(new), "host3": {"alpha": [old], "beta": [old, old]}}
+    wait_until(lambda: states(life, old) == {"fenced"}, "the workers that were left behind to be fenced", 60)
     life.on("host3", "docker", "rm", "--force", *before["host3"])
     life.deploy().must_pass()
-    assert life.everywhere() == life.wanted(head(life))
+    assert life.everywhere() == life.wanted(new)

@@ -14,6 +14,7 @@ from support.extent import some
 from support.redis_server import wait_until
 
 from lab.fleet import LabFleet
+from lab.judge import states
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -30,12 +31,18 @@ BAD = [f"{where}, {when}" for where in WHERE for when in WHEN]
 
 
 @pytest.fixture(scope="module")
-def good(life: LabFleet) -> str:
-    """The commit that the fleet runs, and goes back to; each host is a batch."""
+def rolled(life: LabFleet) -> LabFleet:
+    """A fleet that runs a good commit; each host is a batch."""
     life.variables["worker_batches"] = ["1"]
     life.commit(obey=True)
     life.deploy().must_pass()
-    return life.git("rev-parse", "HEAD")
+    return life
+
+
+@pytest.fixture
+def good(rolled: LabFleet) -> str:
+    """The commit that the fleet runs, and goes back to."""
+    return str(rolled.record()["target"]["sha"])
 
 
 @pytest.fixture
@@ -52,6 +59,7 @@ def settled(life: LabFleet, good: str) -> Iterator[str]:
 def test_wherever_a_release_is_bad_every_host_is_back_and_proved(life: LabFleet, good: str, name: str) -> None:
     where, when = name.split(", ")
     (place, host, service), (seconds, stabilize) = WHERE[where], WHEN[when]
+    before = {one: [found["Id"] for found in life.there(one)] for one in life.placement}
     bad = life.commit(obey=True, crash_after=seconds, **place)
     run = life.deploy("-e", f"worker_stabilize={stabilize}").must_fail(
         "every host that had moved is back on what it ran before, proved")
@@ -61,6 +69,14 @@ def test_wherever_a_release_is_bad_every_host_is_back_and_proved(life: LabFleet,
     assert (life.record()["phase"], life.record()["target"]["sha"]) == ("settled", good)
     evidence = life.evidence()[-1]
     assert (evidence["result"], evidence["published"], evidence["release"]["sha"]) == ("rolled back", False, bad)
+    assert set(evidence["hosts"]) == set(life.placement)
+    # A bad canary touches nobody else.
+    same = [one for one in life.placement if [found["Id"] for found in life.there(one)] == before[one]]
+    assert same == {"in the canary": ["host2", "host3"], "on one host": ["host3"]}.get(where, same)
+    life.verify("-e", f"worker_expected_sha={good}").must_pass()
+    mended = life.commit(obey=True)
+    life.deploy().must_pass()
+    assert life.everywhere() == life.wanted(mended)
 
 
 @pytest.mark.long
@@ -79,8 +95,12 @@ def test_only_the_host_that_failed_goes_back(life: LabFleet, settled: str) -> No
 def test_published_first_the_old_release_is_fenced_and_comes_back_when_the_new_one_is_bad(
     life: LabFleet, settled: str,
 ) -> None:
-    bad = life.commit(obey=True, crash_after=0, on="host3")
-    life.deploy("-e", "worker_publish=before").must_fail("back on what it ran before, proved")
+    bad = life.commit(obey=True, crash_after=20, on="host3")
+    process = life.start("deploy-workers.yml", "-e", "worker_publish=before", "-e", "worker_stabilize=25")
+    wait_until(lambda: states(life, settled, "host3") == {"fenced"}, "the old release to be fenced before it goes", 120)
+    assert states(life, settled, "host2") <= {"fenced"}
+    assert process.wait(1200) != 0
+    assert "back on what it ran before, proved" in life.log.read_text()
     assert life.everywhere() == life.wanted(settled)
     assert published(life)[:3] == [settled, bad, settled]
 
@@ -107,10 +127,3 @@ def published(fleet: LabFleet) -> list[str]:
     """The commits that were published, the last one first."""
     entries = [json.loads(text) for text in fleet.redis.client.lrange(f"{fleet.name}:releases", 0, -1)]
     return [entry["sha"] for entry in entries]
-
-
-def states(fleet: LabFleet, sha: str) -> set[str]:
-    """What the instances of a commit say of themselves."""
-    client = fleet.redis.client
-    found = [client.hgetall(key) for key in client.scan_iter(match=f"{fleet.name}:worker:*:*:version")]
-    return {one["state"] for one in found if one["gitSha"] == sha}
