@@ -42,7 +42,6 @@ DEFAULT_HEARTBEAT = 20.0
 ATTENDED_SPEC: dict[str, Any] = {
     "progress": {"type": "str", "choices": ["auto", "always", "never"], "default": "auto"},
     "heartbeat": {"type": "float", "default": DEFAULT_HEARTBEAT},
-    "attended": {"type": "bool", "default": True},
     "lease": {
         "type": "dict",
         "options": {

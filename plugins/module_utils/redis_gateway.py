@@ -13,7 +13,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from .errors import DriftguardError
 from .host_files import read_text
@@ -251,8 +251,15 @@ def gateway_of(module: Any) -> RedisGateway:
 
     :raises DriftguardError: as :meth:`RedisGateway.connect`.
     """
-    options = module.params
-    module.no_log_values.update(passwords_in(options["redis_url"]))
+    module.no_log_values.update(passwords_in(module.params["redis_url"]))
+    return gateway_for(module.params)
+
+
+def gateway_for(options: Mapping[str, Any]) -> RedisGateway:
+    """A connection as ``redis_*`` options say.
+
+    :raises DriftguardError: as :meth:`RedisGateway.connect`.
+    """
     return RedisGateway.connect(
         options["redis_url"], options["redis_password"], options["redis_ca_file"], options["redis_timeout"])
 

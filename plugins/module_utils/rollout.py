@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
 from .attendance import Attendance, SafePoint
+from .bake_limits import Limits
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import RUNNING, Container, fleet_containers
@@ -41,10 +42,10 @@ from .module_base import FailedResult, Result
 from .names import LABEL_COMPOSE_PROJECT, compose_project, guard_directory, repository_of
 from .release_info import Release
 from .revisions import Revision, Revisions
-from .rollout_bake import Limits
 from .rollout_change import Change, Place, Times, timed
 from .rollout_order import start_first_services
 from .rollout_plan import REMOVE, Plan, Step, plan_rollout
+from .rollout_proof import NewInstances
 from .rollout_refuse import check_needs, refuse_extras, refuse_others
 from .rollout_run import masked, remove_containers, remove_project, secret_values
 from .rollout_target import named_revision, prediction
@@ -123,7 +124,9 @@ class Rollout:
             place = Place(
                 self._engine, self._fleet, self._options["host"], self._project, self._leaving, safe_point, lock,
                 self._times)
-            change = Change(place, plan, services, wanted, lambda: self._containers(release), planned)
+            new = NewInstances(
+                self._options["proof"], self._fleet, self._options["host"], self._project, safe_point)
+            change = Change(place, plan, services, wanted, lambda: self._containers(release), planned, new)
             with self._reporting(values, bool(plan.changes)):
                 try:
                     change.make(

@@ -28,13 +28,15 @@ from pathlib import Path
 from typing import Any, Callable, Collection, Dict, Iterator, Mapping, Optional, Sequence
 
 from .attendance import SafePoint
+from .bake_limits import Limits
 from .engine import Engine
 from .errors import DriftguardError
 from .fleet_containers import Container
 from .module_base import FailedResult
 from .names import LABEL_COMPOSE_PROJECT
-from .rollout_bake import Bake, Limits
+from .rollout_bake import Bake
 from .rollout_plan import Plan
+from .rollout_proof import NewInstances
 from .rollout_run import carry_out, remove_containers
 from .rollout_wait import Failure, Watch
 from .verdicts import Wanted
@@ -83,6 +85,7 @@ class Change:
     :param services: of the revision; wanted: what their instances should be.
     :param look: gives the fleet's containers as they are now.
     :param plan_for: plans for containers, as the plan was made, without services that were forced.
+    :param new: proves what replaces instances that still work.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Change:
         wanted: Mapping[str, Wanted],
         look: Callable[[], Sequence[Container]],
         plan_for: Callable[[Sequence[Container]], Plan],
+        new: NewInstances,
     ) -> None:
         self._place = place
         self._plan = plan
@@ -100,6 +104,7 @@ class Change:
         self._wanted = wanted
         self._look = look
         self._plan_for = plan_for
+        self._new = new
         self._old = {container.id for container in plan.leaving(late=True)}
         self._known = set(place.project_ids())
         self.baked: Optional[dict[str, Any]] = None
@@ -153,7 +158,7 @@ class Change:
                 self.baked = bake.values
 
     def _prove_new(self) -> None:
-        """Before old instances go, the new ones have to be what the revision says, by all that the engine knows.
+        """Before old instances go, the new ones have to be what the revision says, by the engine and by themselves.
 
         :raises DriftguardError: one isn't.
         """
@@ -168,6 +173,8 @@ class Change:
                 "new instances that are the revision's before the old ones are stopped",
                 f"{wrong[0].action} ({wrong[0].reason})",
                 "find out what changes containers of this host besides this run, then deploy again")
+        with timed(self._place.times, "prove"):
+            self._new.prove({name: self._wanted[name] for name in sorted(replaced)}, self._look, self._old)
 
     def _take_back(self) -> None:
         """Remove the new instances of services whose old ones still work, unless this deployment must stop."""

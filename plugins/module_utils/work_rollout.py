@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .attendance import ATTENDED_SPEC
+from .bake_limits import LIMITS_SPEC
 from .engine import Engine
-from .module_base import FLEET_SPEC, ROOT_SPEC, Work, safe_point_of
+from .module_base import FLEET_SPEC, ROOT_SPEC, Result, Work, safe_point_of
+from .redis_url import passwords_in
 from .rollout_keep import bring_or_keep
+from .rollout_proof import PROOF_SPEC
 
 ARGUMENTS = {
     **FLEET_SPEC,
@@ -25,13 +30,18 @@ ARGUMENTS = {
     "run": {"type": "str", "default": ""},
     "wait_timeout": {"type": "float", "default": 120.0},
     "stabilize": {"type": "float", "default": 20.0},
-    "bake": {"type": "float", "default": 0.0},
-    "max_restarts": {"type": "int", "default": 0},
-    "max_failed_jobs": {"type": "float"},
-    "min_jobs": {"type": "int", "default": 20},
+    **LIMITS_SPEC,
     "lock_wait": {"type": "float", "default": 60.0},
+    "proof": PROOF_SPEC,
     **ATTENDED_SPEC,
     "attendance": {"type": "path"},
 }
-ROLLOUT = Work(
-    ARGUMENTS, lambda module: bring_or_keep(Engine.connect(), module.params, module.check_mode, safe_point_of(module)))
+
+
+def _bring(module: Any) -> Result:
+    if module.params["proof"] is not None:
+        module.no_log_values.update(passwords_in(module.params["proof"]["redis_url"]))
+    return bring_or_keep(Engine.connect(), module.params, module.check_mode, safe_point_of(module))
+
+
+ROLLOUT = Work(ARGUMENTS, _bring)

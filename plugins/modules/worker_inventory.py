@@ -66,6 +66,31 @@ options:
       - Images are not pushed to a registry, so there can be only one host.
     type: bool
     default: false
+  canary:
+    description:
+      - How the first batch is judged, the options of the same names of M(driftguard.workers.worker_rollout).
+    type: dict
+    default: {}
+    suboptions:
+      bake:
+        description:
+          - Seconds to watch it once it is healthy and stable.
+        type: float
+        default: 0.0
+      max_restarts:
+        description:
+          - Restarts of a host's instances together that are fine while it bakes.
+        type: int
+        default: 0
+      max_failed_jobs:
+        description:
+          - Highest rate of failed jobs on a host while it bakes, from 0 to 1. Not judged when it is not given.
+        type: float
+      min_jobs:
+        description:
+          - Jobs that have to end on a host before their rate is judged.
+        type: int
+        default: 20
 author:
   - driftguard.workers contributors (@driftguard)
 """
@@ -87,6 +112,10 @@ batches:
   returned: success
   type: list
   elements: list
+canary:
+  description: How the first batch is judged, with its defaults.
+  returned: success
+  type: dict
 placement:
   description: Host to the names of its services.
   returned: success
@@ -99,6 +128,7 @@ instances:
 
 from typing import Any
 
+from ansible_collections.driftguard.workers.plugins.module_utils.bake_limits import LIMITS_SPEC, Limits
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_inventory import batched, plan_fleet
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FLEET_SPEC, Result, Work, run_work
 
@@ -112,13 +142,15 @@ ARGUMENTS = {
     "selected": {"type": "list", "elements": "str", "default": []},
     "left_out": {"type": "list", "elements": "str", "default": []},
     "single_engine": {"type": "bool", "default": False},
+    "canary": {"type": "dict", "default": {}, "options": LIMITS_SPEC},
 }
 
 
 def check(module: Any) -> Result:
     """The plan of the fleet as return values."""
     options = dict(module.params)
-    left_out = options.pop("left_out")
+    left_out, canary = options.pop("left_out"), options.pop("canary")
+    Limits.of(canary)
     plan = plan_fleet(**options)
     # The inventory is checked as a whole; what is left out must neither be the canary nor count for a percentage.
     rolled = batched([host for host in options["hosts"] if host not in left_out], options["batches"])
@@ -126,6 +158,7 @@ def check(module: Any) -> Result:
         False,
         {
             "batches": [list(batch) for batch in rolled],
+            "canary": canary,
             "instances": plan.instances,
             "placement": {host: list(names) for host, names in plan.placement.items()},
         },

@@ -17,7 +17,8 @@ description:
     does not run.
   - Workers get their grace period, the longer of the old one and the new one.
   - A service's instances are stopped before new ones come. With order C(start-first) the old ones work until the new
-    ones are healthy, stable and baked, and when one of those fails the old ones are never stopped.
+    ones are healthy, stable, baked and, with O(proof), registered as the revision's. When one of those fails the old
+    ones are never stopped.
   - Waits until every instance is healthy and has been up for the stabilisation window without a restart. A failure
     names the
     container with its exit status and its last log lines.
@@ -139,6 +140,36 @@ options:
       - Seconds to wait for another module of the collection that still works on this host.
     type: float
     default: 60.0
+  proof:
+    description:
+      - Where new instances register. Those of services with order C(start-first) have to be registered there with the
+        revision's commit and release before the old ones are stopped. Redis isn't asked when there are none.
+      - M(driftguard.workers.worker_version_assert) proves the whole host, once the old ones are gone.
+    type: dict
+    suboptions:
+      redis_url:
+        description:
+          - URL of the fleet's Redis, as this host reaches it.
+        type: str
+        required: true
+      redis_password:
+        description:
+          - Password for Redis.
+        type: str
+      redis_ca_file:
+        description:
+          - File with the certificate authorities that may have signed the server's certificate.
+        type: path
+      redis_timeout:
+        description:
+          - Seconds to wait for the connection and for each answer.
+        type: float
+        default: 5.0
+      timeout:
+        description:
+          - Seconds to wait for late registrations.
+        type: float
+        default: 20.0
   progress:
     description:
       - Whether a line is shown for each container as it is stopping, starting, healthy and verified.
@@ -148,12 +179,6 @@ options:
     type: str
     choices: [auto, always, never]
     default: auto
-  attended:
-    description:
-      - Whether the controller stays with the rollout, as O(progress), O(heartbeat) and O(lease) say. Starting it so
-        takes about a second, which a rollout that has nothing to do need not spend.
-    type: bool
-    default: true
   heartbeat:
     description:
       - Seconds after which the rollout stops at its next safe point when it has heard nothing of the controller. That
@@ -340,7 +365,7 @@ failures:
       type: list
       elements: str
 durations:
-  description: Seconds per phase, C(recreate), C(stabilize), C(bake) and, of C(start-first), C(drain).
+  description: Seconds per phase, C(recreate), C(stabilize), C(bake) and, of C(start-first), C(prove) and C(drain).
   returned: always
   type: dict
 """

@@ -130,8 +130,7 @@ class AttendedAction(ActionBase):
     def _is_attended(self, arguments: Values, options: Values) -> bool:
         # Whatever is wrong with an option, the module says it best.
         return (
-            options["attended"]
-            and not self._task.check_mode
+            not self._task.check_mode
             and not self._task.async_val
             and arguments.get("state") not in ("settled", "kept")  # neither touches a container
             and FLEET_PATTERN.match(str(arguments.get("fleet", ""))) is not None

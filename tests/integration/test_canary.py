@@ -89,3 +89,11 @@ def test_what_a_canary_cant_be_asked(baked: Fleet, canary: dict[str, Any], said:
     baked.variables["worker_canary"] = canary
     baked.deploy("--check").must_fail(said)
     assert baked.ids() == ids
+
+
+def test_a_canary_that_is_given_as_text_is_judged_as_any_other(baked: Fleet) -> None:
+    """Such as -e gives it: what was never judged would pass for good."""
+    ids = baked.ids()
+    del baked.variables["worker_canary"]
+    baked.deploy("--check", "-e", 'worker_canary={"max_failed_jobs":0.1}').must_fail("bake is 0")
+    assert baked.ids() == ids

@@ -100,6 +100,20 @@ def test_a_bad_release_leaves_the_old_ones_without_a_signal(first: Fleet, second
     assert betas(first) == old
 
 
+@pytest.mark.parametrize("behaviour", some(["mute", "lie"], "lie"))
+def test_new_ones_that_dont_register_as_the_release_never_replace_old_ones(first: Fleet, behaviour: str) -> None:
+    """Healthy they are, and of the right image: only what they register tells."""
+    old, good = betas(first), first.shas()
+    first.commit(**{behaviour: "f" * 40})  # who is mute is so by any value
+    said = {"mute": "[UNREGISTERED] runs, but no live registration in Redis", "lie": "[STALE] registered fffffff"}
+    with Recording(first) as seen:
+        first.deploy(*QUICK).must_fail(said[behaviour], "back on what it ran before")
+    assert betas(first) == old
+    assert seen.signals(set(old)) == []
+    first.git("checkout", "-q", *good)
+    converges(first)
+
+
 def test_the_module_itself_takes_the_new_ones_back(first: Fleet) -> None:
     """Without the role's way back: new ones that fail are gone, the old ones run."""
     old, good = betas(first), first.shas()

@@ -16,11 +16,16 @@ from ansible_collections.driftguard.workers.plugins.module_utils.fleet_container
     container_of,
     image_facts,
 )
+from ansible_collections.driftguard.workers.plugins.module_utils.registrations import (
+    FIELDS,
+    Registration,
+    parse_registration,
+)
 from ansible_collections.driftguard.workers.plugins.module_utils.verdicts import Wanted
 
 __all__ = [
     "CONTAINER_ID", "IMAGE_ID", "PROJECT", "RELEASE_ID", "SHA", "FakeEngine", "container", "image", "inspected",
-    "wanted"
+    "registration", "wanted",
 ]
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -83,6 +88,22 @@ def container(container_id: str = CONTAINER_ID, **changes: Any) -> Container:
     named = {name: changes.pop(name) for name in ("service", "number", "project", "labels") if name in changes}
     made = container_of(inspected(container_id, **named), image_facts(image()))
     return replace(made, **changes)
+
+
+def registration(
+    container_id: str = CONTAINER_ID, ttl_ms: int = 9000, instance: str = "", **changes: Any,
+) -> Registration:
+    """What the instance in a container registers, as it is read from Redis.
+
+    :param changes: fields by their names in Redis.
+    """
+    values = {
+        "gitSha": SHA, "buildDate": "2026-01-02T03:04:05Z", "startedAt": "2026-01-02T03:04:05Z", "pid": "1",
+        "host": "host1",
+        "service": "extractor", "containerId": container_id, "releaseId": RELEASE_ID, "state": "running",
+        "heartbeatAt": "2026-01-02T03:04:05Z", **changes}
+    return parse_registration(
+        changes.get("service") or "extractor", instance or container_id[:12], [values[name] for name in FIELDS], ttl_ms)
 
 
 def wanted(service: str = "extractor", replicas: int = 1, **changes: Any) -> Wanted:

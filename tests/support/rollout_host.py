@@ -42,7 +42,7 @@ class Host:
             "fleet": "demo", "root": str(root), "host": "host1", "state": "present", "revision": "7", "desired": None,
             "services": [], "prune": "none", "generation": 9, "run": "me", "wait_timeout": 0.1, "stabilize": 0.0,
             "lock_wait": 1.0, "published": None, "fenced": [], "bake": 0.0, "max_restarts": 0, "max_failed_jobs": None,
-            "min_jobs": 20}
+            "min_jobs": 20, "proof": None}
 
     def write(self, number: int, services: dict[str, Any]) -> None:
         self.revisions.write(number, "# compose\n", release_json(release_data(), services))

@@ -13,33 +13,13 @@ import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import verdicts
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import Container
 from ansible_collections.driftguard.workers.plugins.module_utils.proof import Row, Scene, is_proved, may_pass, prove
-from ansible_collections.driftguard.workers.plugins.module_utils.registrations import (
-    FIELDS,
-    Registration,
-    parse_registration,
-)
+from ansible_collections.driftguard.workers.plugins.module_utils.registrations import Registration
 from hypothesis import given
 from hypothesis import strategies as st
-from support.containers import CONTAINER_ID, IMAGE_ID, PROJECT, RELEASE_ID, SHA, container, wanted
+from support.containers import CONTAINER_ID, IMAGE_ID, PROJECT, SHA, container, registration, wanted
 
 HOSTS = ["host1", "host2"]
 OLD_SHA = "f" * 40
-
-
-def registration(
-    container_id: str = CONTAINER_ID, ttl_ms: int = 9000, instance: str = "", **changes: Any,
-) -> Registration:
-    """What the instance in a container registers, as it is read from Redis.
-
-    :param changes: fields by their names in Redis.
-    """
-    values = {
-        "gitSha": SHA, "buildDate": "2026-01-02T03:04:05Z", "startedAt": "2026-01-02T03:04:05Z", "pid": "1",
-        "host": "host1",
-        "service": "extractor", "containerId": container_id, "releaseId": RELEASE_ID, "state": "running",
-        "heartbeatAt": "2026-01-02T03:04:05Z", **changes}
-    return parse_registration(
-        changes.get("service") or "extractor", instance or container_id[:12], [values[name] for name in FIELDS], ttl_ms)
 
 
 def scene(containers: Sequence[Container], registrations: Sequence[Registration], **changes: Any) -> Scene:

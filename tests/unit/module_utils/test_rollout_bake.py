@@ -10,9 +10,10 @@ from typing import Any, Callable, Iterator
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import metrics_gateway, rollout_bake, rollout_wait
+from ansible_collections.driftguard.workers.plugins.module_utils.bake_limits import Limits
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.module_base import FailedResult
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout_bake import Bake, Limits
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout_bake import Bake
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_wait import Watch
 from support.containers import CONTAINER_ID, FakeEngine, inspected
 

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable, Optional
 
 import pytest
-from ansible_collections.driftguard.workers.plugins.module_utils import rollout_change, rollout_wait
+from ansible_collections.driftguard.workers.plugins.module_utils import rollout_change, rollout_proof, rollout_wait
 from ansible_collections.driftguard.workers.plugins.module_utils.attendance import SafePoint
+from ansible_collections.driftguard.workers.plugins.module_utils.bake_limits import Limits
 from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.fleet_containers import Container, fleet_containers
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout_bake import Limits
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_change import Change, Place
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_plan import Plan, plan_rollout
-from support.containers import PROJECT, FakeEngine, image, inspected, wanted
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout_proof import NewInstances
+from support.containers import PROJECT, FakeEngine, image, inspected, registration, wanted
 
 OLD, NEW, OTHER = "a" * 64, "b" * 64, "d" * 64
 SERVICES = {"extractor": {"grace": 30, "order": "start-first"}}
@@ -36,6 +38,9 @@ class Host:
         self.at_point: Callable[[int], None] = lambda _point: None
         self.comes: list[dict[str, Any]] = [self.instance(NEW, 2)]
         self.times: dict[str, float] = {}
+        # What is registered at each look at Redis, and from the last one on.
+        self.registered: list[list[Any]] = [[registration(OLD, gitSha="f" * 40), registration(NEW)]]
+        self.asked = 0
 
     @staticmethod
     def instance(key: str, number: int, memory: int = 2**26, health: str = "healthy") -> dict[str, Any]:
@@ -57,10 +62,16 @@ class Host:
         self.points += 1
         self.at_point(self.points)
 
+    def registrations(self, _fleet: str) -> Any:
+        self.asked += 1
+        return SimpleNamespace(registrations=self.registered[min(self.asked, len(self.registered)) - 1])
+
     def make(self, limits: Optional[Limits] = None) -> Change:
+        redis: Any = SimpleNamespace(registrations=self.registrations)
         place = Place(self.real, "demo", "host1", PROJECT, self.note, SafePoint([self.safe_point]), -1, self.times)
         change = Change(
-            place, self.plan_for(self.look()), SERVICES, {"extractor": wanted()}, self.look, self.plan_for)
+            place, self.plan_for(self.look()), SERVICES, {"extractor": wanted()}, self.look, self.plan_for,
+            NewInstances({"timeout": 0.2}, "demo", "host1", PROJECT, self.safe_point, lambda _options: redis))
         change.make(Path("/none"), 0.3, 0.0, limits)
         return change
 
@@ -73,6 +84,7 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host(tmp_path / "leaving")
     monkeypatch.setattr(rollout_wait, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(rollout_proof, "POLL_SECONDS", 0.01)
 
     def carry_out(engine: Any, plan: Plan, *_: Any) -> None:
         for container in plan.leaving():
@@ -87,7 +99,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 def test_the_old_one_goes_once_the_new_one_stands(host: Host) -> None:
     assert host.make().baked is None
     assert (sorted(host.engine.containers), host.engine.stopped) == ([NEW], [(OLD, 30)])
-    assert set(host.times) == {"recreate", "stabilize", "drain"}
+    assert set(host.times) == {"recreate", "stabilize", "prove", "drain"}
     assert not host.note.exists()
 
 
@@ -114,6 +126,34 @@ def test_what_isnt_the_revisions_doesnt_replace_the_old_one(host: Host) -> None:
     host.comes = [host.instance(NEW, 2, memory=5)]
     host.fails("memory limit is 5 bytes")
     assert (sorted(host.engine.containers), host.engine.stopped) == ([OLD], [(NEW, 30)])
+
+
+@pytest.mark.parametrize(("registered", "match"), [
+    ([[]], "UNREGISTERED"), ([[registration(OLD)]], "UNREGISTERED"), ([[registration(NEW, gitSha="e" * 40)]], "STALE"),
+    ([[registration(NEW, state="fenced")]], "FENCED"), ([[registration(NEW, host="host2")]], "MISMATCH"),
+    ([[registration(NEW, state="starting")]], "STARTING"),
+])
+def test_what_isnt_registered_as_the_revisions_doesnt_replace_the_old_one(
+    host: Host, registered: list[list[Any]], match: str,
+) -> None:
+    """It is healthy, and by the engine it is right."""
+    host.registered = registered
+    host.fails(match)
+    assert (sorted(host.engine.containers), host.engine.stopped) == ([OLD], [(NEW, 30)])
+    # What may pass is waited for.
+    assert (host.asked > 1) == (match not in ("STALE", "MISMATCH"))
+
+
+def test_a_late_registration_is_waited_for(host: Host) -> None:
+    host.registered = [[], [registration(NEW, state="starting")], [registration(NEW)]]
+    host.make()
+    assert (sorted(host.engine.containers), host.asked) == ([NEW], 3)
+
+
+def test_without_old_instances_redis_isnt_asked(host: Host) -> None:
+    host.engine.containers.clear()
+    host.make()
+    assert (sorted(host.engine.containers), host.asked) == ([NEW], 0)
 
 
 def test_what_somebody_else_started_before_is_left_alone(host: Host) -> None:
