@@ -15,7 +15,7 @@ from .fence_plan import FencePlan, Known, meant, plan_fence, running_releases
 from .lease_owner import user_at_host
 from .module_base import Result
 from .names import HEARTBEAT_SECONDS, REGISTRATION_TTL_SECONDS
-from .record import render_json
+from .record import release_ref, render_json
 from .redis_fence import Before, publish_fence, read_before
 from .redis_gateway import RedisGateway, gateway_of
 from .redis_users import RedisUsers
@@ -90,13 +90,19 @@ def _await(
 def _cut_off(gateway: RedisGateway, fleet: str, watched: Watched, sleep: Callable[[float], None]) -> list[str]:
     """Delete the users of releases that have not confirmed; the names of those that were there.
 
+    A deploy may have brought one back by now: what the record allows again keeps its user.
     Whoever can't come back has no registration when that has run out; one that has registers by another user.
     """
-    if not watched.unconfirmed:
+    record = gateway.record(fleet)
+    allowed = record.allowed if record else ()
+    spared = {one.member for one in gateway.registrations(fleet).registrations
+              if release_ref(one.release_id, one.git_sha) in allowed}
+    silent = frozenset(one.member for one in watched.unconfirmed) - spared
+    if not silent:
         return []
-    cut = RedisUsers(gateway, fleet).remove([release.release_id for release in watched.bad])
+    cut = RedisUsers(gateway, fleet).remove([one.release_id for one in watched.bad if one not in allowed])
     if cut:
-        watched.cut = frozenset(one.member for one in watched.unconfirmed)
+        watched.cut = silent
         _await(gateway, fleet, watched, REGISTRATION_TTL_SECONDS + HEARTBEAT_SECONDS, sleep)
     return cut
 

@@ -16,41 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 from .errors import DriftguardError
-from .lease_owner import MAX_PID, Owner, is_gone
+from .lease_owner import Owner, is_gone
+from .lease_text import OWNER_KEYS, Lease, parse_lease
 from .redis_gateway import RedisGateway
 from .redis_scripts import ACQUIRE, LOOK, RELEASE, RENEW
-from .untrusted import check_fleet, clean, iso_time, json_object, whole_number
+from .untrusted import check_fleet, iso_time
 
 POLL_SECONDS = 1.0
-_OWNER_KEYS = {"name": "owner", "host": "host", "run": "runId", "pid_start": "pidStart", "machine": "machine"}
-
-
-@dataclass(frozen=True)
-class Lease:
-    """A lease as Redis has it. Times are ISO-8601 UTC, Redis's own.
-
-    :param number: fencing number, which is the deploy's generation.
-    :param released: it was given back, and did not run out.
-    """
-
-    token: str
-    number: int
-    owner: Owner
-    started_at: str
-    expires_at: str
-    released: bool = False
-
-    def __str__(self) -> str:
-        owner = self.owner
-        process = f"host {owner.host}, pid {owner.pid or 'unknown'}, run {owner.run or 'unnamed'}"
-        return f"{owner.name} ({process}) since {self.started_at}, deploy number {self.number}"
-
-    def as_result(self) -> dict[str, Any]:
-        """As a module's return value; without the token, which only its holder may know."""
-        return {
-            "number": self.number, "owner": self.owner.name, "host": self.owner.host, "pid": self.owner.pid,
-            "run": self.owner.run, "started_at": self.started_at, "expires_at": self.expires_at,
-        }
 
 
 @dataclass(frozen=True)
@@ -229,21 +201,6 @@ def has_died(lease: Lease) -> bool:
     return is_gone(lease.owner.machine, lease.owner.pid, lease.owner.pid_start)
 
 
-def parse_lease(text: Optional[str]) -> Optional[Lease]:
-    """A lease from JSON that anybody may have written, None when it isn't one."""
-    document = json_object(text or "")
-    if document is None:
-        return None
-    token, number = document.get("token"), whole_number(document.get("number"), least=1)
-    if not isinstance(token, str) or not token or number is None:
-        return None
-    pid = whole_number(document.get("pid")) or 0
-    shown = {name: _shown(document, key) for name, key in _OWNER_KEYS.items()}
-    owner = Owner(pid=pid if pid <= MAX_PID else 0, **shown)
-    released = document.get("released") is True
-    return Lease(token, number, owner, _shown(document, "startedAt"), _shown(document, "expiresAt"), released)
-
-
 def can_renew(standing: Standing, token: str, number: int = 0) -> bool:
     """Whether :meth:`DeployLease.renew` would succeed, for check mode; Redis itself decides when it comes to it."""
     if standing.lease is not None or standing.unreadable:
@@ -263,10 +220,6 @@ def _unreleased(lease: Optional[Lease]) -> Optional[Lease]:
     return None if lease is None or lease.released else lease
 
 
-def _shown(document: dict[str, Any], key: str) -> str:
-    return clean(str(document.get(key, "")))
-
-
 def _seconds(milliseconds: str) -> Optional[float]:
     left = int(milliseconds)
     return None if left == -1 else max(left, 0) / 1000
@@ -276,6 +229,6 @@ def _head(lease: Lease) -> str:
     """The lease's JSON up to its number, which Redis gives."""
     return json.dumps({
         "token": lease.token, "pid": lease.owner.pid,
-        **{key: getattr(lease.owner, name) for name, key in _OWNER_KEYS.items()},
+        **{key: getattr(lease.owner, name) for name, key in OWNER_KEYS.items()},
         "startedAt": lease.started_at, "expiresAt": lease.expires_at,
     }, separators=(",", ":"))[:-1]

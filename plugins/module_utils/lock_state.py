@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Optional
 
-from .lease import DeployLease, Lease, LeaseBusy, LeaseLost, Standing, Taken, can_renew, has_died, left_behind
+from .lease import DeployLease, LeaseBusy, LeaseLost, Standing, Taken, can_renew, has_died, left_behind
 from .lease_owner import Owner, this_owner
+from .lease_text import Lease
 from .module_base import FailedResult, Result
 from .redis_gateway import gateway_of
 from .redis_replay import check_replay

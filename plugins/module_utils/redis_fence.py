@@ -53,7 +53,8 @@ def publish_fence(gateway: RedisGateway, before: Before, plan: FencePlan, said: 
     :raises DriftguardError: Redis doesn't answer, or refuses.
     """
     fleet = plan.record.fleet
-    keys = [*(f"{check_fleet(fleet)}:{name}" for name in ("release", "generation", "releases", "lock:deploy"))]
+    names = ("release", "generation", "releases", "lock:deploy", "lock:deploy:last")
+    keys = [f"{check_fleet(fleet)}:{name}" for name in names]
     text = before.text if plan.record == before.record else render_compact(plan.record)
     was = ",".join(release.release_id for release in before.record.allowed) if before.record else ""
     verdict, detail = gateway.script(f"publishing {keys[0]}", PUBLISH, [*keys, audit_key(fleet)], [

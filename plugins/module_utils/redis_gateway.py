@@ -17,6 +17,7 @@ from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from .errors import DriftguardError
 from .host_files import read_text
+from .lease_text import parse_lease
 from .record import Record, parse_record, render_compact
 from .redis_errors import redis_error
 from .redis_scripts import PUBLISH, READ_HISTORY, READ_REGISTRATIONS
@@ -164,20 +165,22 @@ class RedisGateway:
         """Make a record the fleet's, in one step: store it, append to the history, tell subscribers.
 
         :param entry: what to append; None appends nothing.
-        :param token: of the caller's lease; with one, another holder's lease refuses too.
+        :param token: of the caller's lease; with one, another's lease refuses too, also one that has ended since.
         :param number: of the deploy that publishes, where that isn't the record's generation.
         :returns: how many subscribers heard of it; -1 when this user may not publish on the channel
             (workers then learn of it at their next heartbeat).
         :raises DriftguardError: a later deploy was here; nothing was changed.
         """
         fleet = check_fleet(record.fleet)
-        keys = [f"{fleet}:{name}" for name in ("release", "generation", "releases", "lock:deploy")]
+        keys = [f"{fleet}:{name}" for name in ("release", "generation", "releases", "lock:deploy", "lock:deploy:last")]
         verdict, detail = self.script(f"publishing {keys[0]}", PUBLISH, keys, [
             number or record.generation, render_compact(record), entry.as_json() if entry else "", token,
             HISTORY_LENGTH, f"{fleet}:release:events"])
         if verdict == "published":
             return int(detail)
-        found = {"overtaken": "deploy number", "locked": "another deploy's lease:"}[verdict] + f" {clean(detail)}"
+        # Without its token, which only its holder may know.
+        lease = parse_lease(detail) or "something that isn't a lease"
+        found = f"another deploy's lease: {lease}" if verdict == "locked" else f"deploy number {clean(detail)}"
         raise DriftguardError(
             f"Redis {self.place}, key {keys[0]}", f"no deploy after number {number or record.generation}", found,
             "another deploy has overtaken this one, nothing was published; start a new deploy")

@@ -59,8 +59,10 @@ end
 # All reads come before the first write: a key of a wrong type then fails the script before it has done anything.
 # A fence has no lease. It gives the record and the highest number that it was planned from, and is refused when
 # either has changed since; its audit entry is part of the same step.
+# Who has a token is refused where another has the lease, or had it last: since Redis was emptied that one's number may
+# be the same, or a lower one.
 PUBLISH = NUMBERS + AUDIT + """
-local release, counter, history, lock, stream = unpack(KEYS)
+local release, counter, history, lock, last, stream = unpack(KEYS)
 local number, record, entries, token, length, channel, planned_from, planned_at = unpack(ARGV)
 local now = redis.call('GET', release)
 local seen = highest(redis.call('GET', counter), now)
@@ -73,7 +75,10 @@ if stream then
 end
 if seen > whole(number) then return {'overtaken', string.format('%.0f', seen)} end
 local lease = redis.call('GET', lock)
-if lease and token ~= '' and field(lease, 'token') ~= token then return {'locked', string.sub(lease, 1, 4096)} end
+if token ~= '' then
+  lease = lease or redis.call('GET', last)
+  if lease and field(lease, 'token') ~= token then return {'locked', string.sub(lease, 1, 4096)} end
+end
 redis.call('SET', release, record)
 redis.call('SET', counter, number)
 for entry in string.gmatch(entries, '[^\\n]+') do redis.call('LPUSH', history, entry) end

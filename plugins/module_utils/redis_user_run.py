@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Optional
 
 from .errors import DriftguardError
 from .fleet_spec import Service, read_services
@@ -23,7 +23,8 @@ PREFIX_VARIABLE = "BULLMQ_PREFIX"
 def run_redis_user(module: Any, sleep: Callable[[float], None] = time.sleep) -> Result:
     """Do what the module's option ``state`` asks.
 
-    :raises DriftguardError: the server has no users or doesn't keep them, or an option can't be meant; nothing changed.
+    :raises DriftguardError: the server has no users or doesn't keep them, an option can't be meant, or a later deploy
+        has overtaken this one; nothing changed.
     """
     options = module.params
     fleet = check_fleet(options["fleet"])
@@ -38,10 +39,12 @@ def run_redis_user(module: Any, sleep: Callable[[float], None] = time.sleep) -> 
     there = set(users.releases())
     named = [user_name(fleet, one) for one in doomed if one in there]
     if named and not module.check_mode:
-        drain = max((service.drain_time for service in services.values()), default=0)
         if options["state"] == "pruned":
+            drain = max((service.drain_time for service in services.values()), default=0)
             _await_end(gateway, fleet, set(doomed), drain, sleep)
-        users.remove(doomed)
+            # Meanwhile another run may have brought one back.
+            doomed = [one for one in _doomed(users, gateway, options) if one in doomed]
+        named = users.remove(doomed)
     return _result([], named)
 
 
@@ -65,6 +68,7 @@ def _doomed(users: RedisUsers, gateway: RedisGateway, options: Mapping[str, Any]
         for one in options["releases"] or ():
             user_name(options["fleet"], one)
         return list(options["releases"] or ())
+    _refuse_overtaken(gateway, options["fleet"], options["generation"])
     record = gateway.record(options["fleet"])
     if record is None:
         raise DriftguardError(
@@ -72,6 +76,16 @@ def _doomed(users: RedisUsers, gateway: RedisGateway, options: Mapping[str, Any]
             "none", "deploy first")
     allowed = {release.release_id for release in record.allowed}
     return [one for one in users.releases() if one not in allowed]
+
+
+def _refuse_overtaken(gateway: RedisGateway, fleet: str, number: Optional[int]) -> None:
+    """A later deploy has its release's user before its record allows that release."""
+    highest = 0 if number is None else gateway.generation(fleet)
+    if number is not None and highest > number:
+        raise DriftguardError(
+            f"Redis {gateway.place}, key {fleet}:generation", f"no deploy after number {number}",
+            f"deploy number {highest}",
+            "no user was deleted; the next deploy that is published deletes those of releases that may not run")
 
 
 def _await_end(

@@ -150,7 +150,8 @@ class Rollout:
                     remove_containers(
                         self._engine, [s.container for s in steps if s.container], {}, safe_point, self._leaving
                     )
-                remove_project(self._engine, self._project)
+                safe_point()
+                remove_project(self._project, (lock,), safe_point)
         return self._result(plan, values)
 
     def _settled(self, safe_point: SafePoint, lock: int) -> Result:

@@ -114,41 +114,32 @@ def compose(
 
     Where this run may go on no more, compose is told to end: what it leaves half made the next plan heals.
     """
+    one_file = ["--project-directory", str(compose_file.parent), "--env-file", "/dev/null", "--file", str(compose_file)]
+    _compose(project, [*one_file, *arguments], remedy, keep_open, safe_point)
+
+
+def remove_project(project: str, keep_open: tuple[int, ...], safe_point: SafePoint) -> None:
+    """Remove the networks that compose made for a project.
+
+    :param keep_open: as of :func:`carry_out`; likewise the safe point.
+    """
+    remedy = f"see docker network ls --filter label={LABEL_COMPOSE_PROJECT}={project}; remove those by hand"
+    _compose(project, ["down"], remedy, keep_open, safe_point)
+
+
+def _compose(
+    project: str, arguments: Sequence[str], remedy: str, keep_open: tuple[int, ...], safe_point: SafePoint,
+) -> None:
     done = processes.run(
-        [
-            _docker(),
-            "compose",
-            "--ansi",
-            "never",
-            "--progress",
-            "quiet",
-            "--project-name",
-            project,
-            "--project-directory",
-            str(compose_file.parent),
-            "--env-file",
-            "/dev/null",
-            "--file",
-            str(compose_file),
-            *arguments,
-        ],
+        [_docker(), "compose", "--ansi", "never", "--progress", "quiet", "--project-name", project, *arguments],
+        # Without a file it would look for one here and above.
+        cwd=Path("/"),
         without=COMPOSE_VARIABLES,
         keep_open=keep_open,
         timeout=COMPOSE_TIMEOUT,
         meanwhile=safe_point,
     )
     processes.checked(done, remedy)
-
-
-def remove_project(engine: Engine, project: str) -> None:
-    """Remove the networks that compose made for a project."""
-    processes.check(
-        [_docker(), "compose", "--ansi", "never", "--progress", "quiet", "--project-name", project, "down"],
-        remedy=f"see docker network ls --filter label={LABEL_COMPOSE_PROJECT}={project}; remove those by hand",
-        cwd=Path("/"),
-        without=COMPOSE_VARIABLES,
-        timeout=COMPOSE_TIMEOUT,
-    )
 
 
 def _docker() -> str:

@@ -41,7 +41,7 @@ options:
   cut_off:
     description:
       - Delete the Redis users of the release when some instances have not confirmed by then. Their connections are cut
-        at once.
+        at once. A release that the record allows again by then keeps its user.
       - Needs users per release, see M(driftguard.workers.worker_redis_user).
     type: bool
     default: false

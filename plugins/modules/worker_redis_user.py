@@ -27,7 +27,8 @@ options:
       - V(present) makes the users of O(releases), or makes them what they should be.
       - V(absent) deletes the users of O(releases), now.
       - V(pruned) deletes the users of all releases of the fleet that its record does not allow, once no live instance
-        of them is registered, or after the longest C(drain_time) of O(services).
+        of them is registered, or after the longest C(drain_time) of O(services). What the record allows again by then
+        keeps its user.
     type: str
     choices: [present, absent, pruned]
     default: present
@@ -47,6 +48,12 @@ options:
       - Defaults for every service.
     type: dict
     default: {}
+  generation:
+    description:
+      - Number of the deployment that prunes, as M(driftguard.workers.worker_lock) returns it. One that a later one has
+        overtaken deletes nothing and fails. Without a number any run may prune.
+      - Only for O(state=pruned).
+    type: int
   user_password:
     description:
       - Password of the users, the one that the workers get. Required for O(state=present).
@@ -104,6 +111,7 @@ ARGUMENTS = {
     "releases": {"type": "list", "elements": "str"},
     "services": {"type": "dict", "default": {}},
     "defaults": {"type": "dict", "default": {}},
+    "generation": {"type": "int"},
     "user_password": {"type": "str", "no_log": True},
 }
 NEEDED = [("state", "present", ("releases", "user_password")), ("state", "absent", ("releases",))]

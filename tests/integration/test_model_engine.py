@@ -133,7 +133,7 @@ def project() -> Iterator[str]:
     engine = Engine.connect()
     for one in engine.container_ids([f"{LABEL_COMPOSE_PROJECT}={name}"]):
         engine.remove(one)
-    rollout_run.remove_project(engine, name)
+    rollout_run.remove_project(name, (), SafePoint())
 
 
 def test_the_simulated_engine_is_like_the_real_one(tmp_path: Path, project: str, base_reference: str) -> None:

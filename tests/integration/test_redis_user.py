@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, Iterator
 
 import pytest
 import redis as redis_py
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
-from ansible_collections.driftguard.workers.plugins.module_utils.record import settled
+from ansible_collections.driftguard.workers.plugins.module_utils.fence_run import run_fence
+from ansible_collections.driftguard.workers.plugins.module_utils.module_base import Result
+from ansible_collections.driftguard.workers.plugins.module_utils.record import ReleaseRef, settled
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_user_plan import rules_for, url_for_user
+from ansible_collections.driftguard.workers.plugins.module_utils.redis_user_run import run_redis_user
 from support.launched import OLD, Launch
 from support.modules import ModuleRun, run_module
 from support.redis_server import RedisServer, running_redis
@@ -126,6 +130,66 @@ def test_an_instance_that_stays_is_cut_when_its_drain_time_is_over(keeper: Redis
     services = {"ocr": {"drain_time": "1s", "memory": "64M"}}
     assert run(keeper, state="pruned", services=services).must_pass()["removed"] == [USER_B]
     assert admin.exists("demo:worker:ocr:aaaaaaaaaaaa:version")
+
+
+def pruned_while(keeper: RedisServer, admin: Any, later: int) -> Result:
+    """What deploy 7, which went to A, prunes when B is published again while it waits for an instance of B to end."""
+    gateway = RedisGateway.connect(keeper.url)
+    run(keeper, A.release_id, B.release_id).must_pass()
+    gateway.publish_record(settled(None, "demo", A, 7))
+    register(admin, "ocr", "aaaaaaaaaaaa", ttl_ms=600_000, gitSha=B.sha, releaseId=B.release_id)
+
+    def meanwhile(_seconds: float) -> None:
+        gateway.publish_record(settled(None, "demo", B, later))
+        admin.delete("demo:worker:ocr:aaaaaaaaaaaa:version")
+
+    options = {
+        "fleet": "demo", "state": "pruned", "services": {"ocr": {"drain_time": "60s", "stop_grace_period": "70s"}},
+        "defaults": {"memory": "64M"}, "generation": 7, "redis_url": keeper.bare_url,
+        "redis_password": keeper.password, "redis_ca_file": None, "redis_timeout": 5.0}
+    return run_redis_user(SimpleNamespace(params=options, check_mode=False, no_log_values=set()), meanwhile)
+
+
+def test_a_release_that_is_back_when_the_wait_is_over_keeps_its_user(keeper: RedisServer, admin: Any) -> None:
+    found = pruned_while(keeper, admin, later=7)  # by the same number: the record alone tells it
+    assert (found.changed, found.values["removed"], users(admin)) == (False, [], sorted([USER_A, USER_B]))
+
+
+def test_a_deploy_that_is_overtaken_while_it_waits_deletes_no_user(keeper: RedisServer, admin: Any) -> None:
+    with pytest.raises(DriftguardError, match="no deploy after number 7; found deploy number 8"):
+        pruned_while(keeper, admin, later=8)
+    assert users(admin) == sorted([USER_A, USER_B])
+
+
+def test_a_number_overtakes_before_a_record_says_what_it_is_for(keeper: RedisServer, admin: Any) -> None:
+    run(keeper, A.release_id, B.release_id).must_pass()
+    RedisGateway.connect(keeper.url).publish_record(settled(None, "demo", A, 7))
+    admin.set("demo:generation", 8)
+    for check in (True, False):
+        run(keeper, state="pruned", generation=7, check=check).must_fail("deploy number 8", "no user was deleted")
+    assert users(admin) == sorted([USER_A, USER_B])
+    assert run(keeper, state="pruned", generation=8).must_pass()["removed"] == [USER_B]
+
+
+@pytest.mark.parametrize("back", [B, ReleaseRef(f"{B.release_id[:-1]}1", B.sha)], ids=["the release", "its commit, built anew"])
+def test_a_fence_cuts_off_nothing_that_is_allowed_again(keeper: RedisServer, admin: Any, back: ReleaseRef) -> None:
+    gateway = RedisGateway.connect(keeper.url)
+    run(keeper, B.release_id).must_pass()
+    gateway.publish_record(settled(None, "demo", B, 7))
+    register(admin, "ocr", "aaaaaaaaaaaa", ttl_ms=600_000, gitSha=B.sha, releaseId=B.release_id)
+
+    def meanwhile(_seconds: float) -> None:
+        gateway.publish_record(settled(None, "demo", back, 9))
+        register(admin, "ocr", "aaaaaaaaaaaa", ttl_ms=600_000, gitSha=back.sha, releaseId=back.release_id)
+
+    options = {
+        "fleet": "demo", "release": B.release_id, "by": "ann", "reason": "", "run": "", "timeout": 0.2, "floor": 0,
+        "cut_off": True, "redis_url": keeper.bare_url, "redis_password": keeper.password, "redis_ca_file": None,
+        "redis_timeout": 5.0}
+    module = SimpleNamespace(params=options, check_mode=False, no_log_values=set(), warn=pytest.fail)
+    found = run_fence(module, meanwhile).values
+    assert (found["users_removed"], users(admin)) == ([], [USER_B])
+    assert [row["verdict"] for row in found["unconfirmed"]] == ["RUNNING"]
 
 
 def test_a_server_that_forgets_its_users_is_refused(redis_server: RedisServer) -> None:

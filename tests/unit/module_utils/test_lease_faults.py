@@ -12,11 +12,9 @@ from typing import Any, Iterator
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
-from ansible_collections.driftguard.workers.plugins.module_utils.lease import (
-    DeployLease,
-    parse_lease,
-)
+from ansible_collections.driftguard.workers.plugins.module_utils.lease import DeployLease
 from ansible_collections.driftguard.workers.plugins.module_utils.lease_owner import Owner, process_of, this_machine
+from ansible_collections.driftguard.workers.plugins.module_utils.lease_text import parse_lease
 from ansible_collections.driftguard.workers.plugins.module_utils.record import settled
 from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
 from hypothesis import given
@@ -56,6 +54,32 @@ def test_with_redis_emptied_only_the_present_holder_publishes(
     with pytest.raises(DriftguardError, match="overtaken"):
         gateway.publish_record(settled(None, "demo", release("a"), first.number), token=first.token)
     gateway.publish_record(settled(None, "demo", release("b"), second.number), token=second.token)
+
+
+@pytest.mark.parametrize("floor", [6, 3], ids=["the same number", "a lower one"])
+def test_with_redis_emptied_who_had_it_before_publishes_nothing_over_who_is_through(
+    lease: DeployLease, gateway: RedisGateway, raw: Any, floor: int,
+) -> None:
+    first = taken_by(lease, floor=6).lease
+    raw.flushall()
+    second = taken_by(lease, BOB, floor=floor).lease
+    proved = settled(None, "demo", release("b"), second.number)
+    gateway.publish_record(proved, token=second.token)
+    lease.release(second.token)
+    with pytest.raises(DriftguardError, match="bob@ci2") as refused:
+        gateway.publish_record(settled(None, "demo", release("a"), first.number), token=first.token)
+    assert second.token not in str(refused.value)
+    assert gateway.record("demo") == proved
+
+
+def test_a_lease_that_ended_and_was_nobody_s_since_publishes(
+    lease: DeployLease, gateway: RedisGateway, raw: Any
+) -> None:
+    own = taken_by(lease).lease
+    expire(raw)
+    gateway.publish_record(settled(None, "demo", release("a"), own.number), token=own.token)
+    raw.flushall()
+    gateway.publish_record(settled(None, "demo", release("a"), own.number), token=own.token)
 
 
 def test_a_suspended_deploy_publishes_nothing_once_another_began(

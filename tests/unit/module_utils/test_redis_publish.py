@@ -93,9 +93,10 @@ def test_the_same_number_may_publish_again(gateway: RedisGateway) -> None:
 
 def test_another_holder_s_lease_refuses_whatever_the_number(gateway: RedisGateway, raw: Any) -> None:
     record = settled(None, "demo", A, 7)
-    raw.set("demo:lock:deploy", '{"token":"theirs"}')
-    with pytest.raises(DriftguardError, match="theirs"):
+    raw.set("demo:lock:deploy", '{"token":"theirs","number":3,"owner":"bob@ci2"}')
+    with pytest.raises(DriftguardError, match="bob@ci2") as refused:
         gateway.publish_record(record, token="ours")
+    assert "theirs" not in str(refused.value)
     assert not raw.exists("demo:release")
     raw.set("demo:lock:deploy", '{"token":"ours"}')
     gateway.publish_record(record, token="ours")
@@ -108,13 +109,14 @@ def test_an_unreadable_lease_is_another_holder_s(gateway: RedisGateway, raw: Any
         gateway.publish_record(settled(None, "demo", A, 7), token="ours")
 
 
-@pytest.mark.parametrize("key", ["demo:release", "demo:generation", "demo:releases", "demo:lock:deploy"])
+@pytest.mark.parametrize("key", [
+    "demo:release", "demo:generation", "demo:releases", "demo:lock:deploy", "demo:lock:deploy:last"])
 def test_a_key_of_another_type_is_left_alone_and_nothing_else_written(
     gateway: RedisGateway, raw: Any, key: str
 ) -> None:
     raw.hset(key, "x", "y")
     with pytest.raises(DriftguardError, match="TYPE"):
-        gateway.publish_record(settled(None, "demo", A, 7), entry(7))
+        gateway.publish_record(settled(None, "demo", A, 7), entry(7), "ours")
     assert raw.keys() == [key.encode()]
     assert raw.type(key) == b"hash"
 

@@ -6,19 +6,37 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.attendance import SafePoint
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
 from ansible_collections.driftguard.workers.plugins.module_utils.rollout_plan import Plan, plan_rollout
-from ansible_collections.driftguard.workers.plugins.module_utils.rollout_run import carry_out, masked, secret_values
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout_run import (
+    carry_out,
+    masked,
+    remove_project,
+    secret_values,
+)
 from support.containers import PROJECT, FakeEngine, container, inspected, wanted
+from support.redis_server import wait_until
 
 DOCKER = """#!/bin/sh
 echo "$* | ${COMPOSE_FILE-unset} ${COMPOSE_PROJECT_NAME-unset}" >> "$CALLS"
 case "$*" in *"$FAIL"*) echo "it says no" >&2; exit 3;; esac
+case "$*" in *"$HANG"*) read -r _ < "$GO";; esac
+"""
+# A module that takes a fleet off, in a process of its own.
+TAKES_OFF = """
+import sys
+from pathlib import Path
+from support.rollout_host import Host
+Host(Path(sys.argv[1])).rollout(state="absent")
 """
 
 
@@ -33,6 +51,7 @@ class Host:
         program.chmod(0o755)
         for name, value in {
             "PATH": f"{directory}:{os.environ['PATH']}", "CALLS": str(self.calls_file), "FAIL": "nothing does",
+            "HANG": "nothing does", "GO": str(directory / "go"),
             "COMPOSE_FILE": "/elsewhere", "COMPOSE_PROJECT_NAME": "elsewhere",
         }.items():
             monkeypatch.setenv(name, value)
@@ -108,6 +127,42 @@ def test_an_overtaken_deployment_stops_at_every_safe_point(host: Host) -> None:
         with pytest.raises(DriftguardError, match="number 8"):
             host.carry_out(recreate_b(), overtaken_at=point)
         assert not any(" up " in call for call in host.calls()[2:])
+
+
+@pytest.fixture
+def hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Compose hangs while it removes networks, until what this gives is closed."""
+    os.mkfifo(tmp_path / "go")
+    monkeypatch.setenv("HANG", " down")
+    handle = os.open(tmp_path / "go", os.O_RDWR)
+    yield handle
+    with suppress(OSError):
+        os.close(handle)
+
+
+def test_compose_that_outlives_its_module_keeps_the_host_locked_to_its_end(
+    host: Host, tmp_path: Path, hangs: int,
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    here = HostRecords(tmp_path, "demo")
+    with subprocess.Popen([sys.executable, "-c", TAKES_OFF, str(tmp_path)], env=environment) as module:
+        wait_until(lambda: host.calls() or module.poll() is not None, "compose to be called")
+        module.kill()
+    assert [call.partition(" | ")[0][-5:] for call in host.calls()] == [" down"]
+    with pytest.raises(DriftguardError, match="the lock within 0 s"), here.lock("another", 0):
+        pass
+    os.close(hangs)
+    with here.lock("another", 60):
+        pass
+
+
+def test_an_overtaken_deployment_tells_compose_to_end_that_removes_networks(host: Host, hangs: int) -> None:
+    def overtaken() -> None:
+        raise DriftguardError("fence", "number 7", "number 8", "start a new deploy")
+
+    with pytest.raises(DriftguardError, match="number 8"):
+        remove_project(PROJECT, (host.lock,), SafePoint([overtaken]))
+    assert len(host.calls()) == 1
 
 
 def test_without_docker_the_remedy_says_what_is_missing(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
