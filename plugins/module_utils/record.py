@@ -13,6 +13,7 @@ rolling X {A … X}      roll to X              the same: a run that was killed 
 rolling X {A B … X}    roll to T              rolling T; allowed: A, those of B … X that still run, T
 settled X              settle X               the same
 any                    settle T               settled T; allowed: T alone
+any                    roll, only S           rolling T; allowed: S, as it was before a run that failed
 any                    fence B                allowed: the others; see :func:`without`
 =====================  =====================  ==================================================================
 
@@ -25,8 +26,8 @@ Where the caller can't say what runs, the previous target stays and older ones g
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Collection, Iterable, Optional
+from dataclasses import dataclass, replace
+from typing import Any, Collection, Iterable, Optional, Sequence
 
 from .errors import DriftguardError
 from .names import RELEASE_PATTERN, SHA_PATTERN
@@ -113,6 +114,22 @@ def rolling(
     last = kept if len(kept) < MAX_ALLOWED else [kept[0], *kept[2 - MAX_ALLOWED:]]
     allowed = kept if target in kept else [*last, target]
     return Record(fleet, generation, ROLLING, target, tuple(allowed))
+
+
+def rolling_again(
+    current: Optional[Record], fleet: str, target: ReleaseRef, allowed: Sequence[ReleaseRef], generation: int,
+) -> Record:
+    """A record as it was before a run that failed; the current one when it says so already.
+
+    :raises DriftguardError: it isn't one that a deploy could have left.
+    """
+    wanted = Record(fleet, generation, ROLLING, target, tuple(allowed))
+    flaw = _flaw(wanted.as_json(), fleet)
+    if flaw:
+        raise DriftguardError(
+            "option allowed", "releases that a record of this fleet allowed, the target among them", flaw,
+            "give allowed and target as worker_release returned them")
+    return current if current is not None and replace(current, generation=generation) == wanted else wanted
 
 
 def settled(current: Optional[Record], fleet: str, target: ReleaseRef, generation: int) -> Record:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional
 
 from .errors import DriftguardError
 from .host_record import RECORD_FILE, HostRecord, HostRecords
@@ -22,6 +22,7 @@ from .record import (
     release_ref,
     render_json,
     rolling,
+    rolling_again,
     settled,
     without,
 )
@@ -41,6 +42,7 @@ class Asked:
     :param running: releases that something still runs, None when that isn't known.
     :param revisions: pairs of host and revision, for the history.
     :param fenced: releases to take out of a host's record, with ``target`` for when none is left.
+    :param allowed: all that may run while it rolls; None where that follows from the record now.
     """
 
     fleet: str
@@ -53,12 +55,15 @@ class Asked:
     by: str
     token: str
     fenced: tuple[ReleaseRef, ...] = ()
+    allowed: Optional[tuple[ReleaseRef, ...]] = None
 
     def of(self, current: Optional[Record]) -> Optional[Record]:
         """The record to have after the current one."""
         if self.state == FENCED:
             # A guard without a record lets nothing start: there is nothing to take out.
             return None if current is None else _fenced(current, self)
+        if self.state == ROLLING and self.allowed is not None:
+            return rolling_again(current, self.fleet, self.target, self.allowed, self.generation)
         if self.state == ROLLING:
             return rolling(current, self.fleet, self.target, self.generation, self.running)
         return settled(current, self.fleet, self.target, self.generation)
@@ -82,13 +87,12 @@ def asked_of(options: Mapping[str, Any]) -> Asked:
 
     :raises DriftguardError: a release isn't one.
     """
-    running = options["running"]
     return Asked(
         options["fleet"], options["state"], _release("target", options["target"]), options["generation"],
-        options["run"], None if running is None else tuple(_release("running", item) for item in running),
+        options["run"], _releases("running", options["running"]),
         tuple(sorted((clean(str(host)), clean(str(number))) for host, number in options["revisions"].items())),
         clean(options["by"] or user_at_host()), options["token"],
-        tuple(_release("fenced", item) for item in options["fenced"]))
+        tuple(_release("fenced", item) for item in options["fenced"]), _releases("allowed", options["allowed"]))
 
 
 def read_host(host: HostRecords) -> Result:
@@ -218,6 +222,10 @@ def _values(before: Optional[Record], record: Optional[Record]) -> dict[str, Any
 
 def _text(record: Optional[Record]) -> str:
     return render_json(record) if record else ""
+
+
+def _releases(option: str, values: Optional[Iterable[Mapping[str, Any]]]) -> Optional[tuple[ReleaseRef, ...]]:
+    return None if values is None else tuple(_release(option, value) for value in values)
 
 
 def _release(option: str, value: Mapping[str, Any]) -> ReleaseRef:

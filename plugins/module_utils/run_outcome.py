@@ -27,6 +27,7 @@ from typing import Any, Mapping, Optional, Sequence
 GOOD = "good"
 GOING = "going"
 UNREACHABLE = "unreachable"
+STOPPED = "stopped"  # nothing runs there: what ran before wasn't allowed any more
 PUBLISH = "publish"
 ROLLBACK = "rollback"
 STOP = "stop"
@@ -159,7 +160,7 @@ def _lines(
     if result == MIXED:
         fenced = f"; what isn't {end.settled_on} is fenced there" if end.settled_on else ""
         moved = _moved_on(outcomes, stuck, facts, end)
-        lines += [f"{host}: {_may_run(_status(outcomes[host]))}{fenced}" for host in moved]
+        lines += [f"{host}: {_may_run(_status(outcomes[host]), fenced)}" for host in moved]
     if result == UNSETTLED:
         lines += [f"{host}: what runs there on another release is fenced once it reads Redis" for host in facts["away"]]
     if result in (MIXED, NOT_PROVED, PREDICTED, NOT_CONFIRMED):
@@ -181,8 +182,10 @@ def _moved_on(outcomes: Outcomes, stuck: Sequence[str], facts: Mapping[str, Any]
     return sorted({*stuck, *(host for host in there if _status(outcomes[host]) == GOOD)})
 
 
-def _may_run(status: str) -> str:
-    return "runs the new release" if status == GOOD else "may run either release"
+def _may_run(status: str, fenced: str) -> str:
+    if status == STOPPED:
+        return "runs nothing"
+    return ("runs the new release" if status == GOOD else "may run either release") + fenced
 
 
 def _status(outcome: Optional[Mapping[str, Any]]) -> str:

@@ -20,6 +20,7 @@ ARGUMENTS = {
     "generation": {"type": "int"},
     "run": {"type": "str", "default": ""},
     "running": {"type": "list", "elements": "dict", "options": RELEASE_SPEC},
+    "allowed": {"type": "list", "elements": "dict", "options": RELEASE_SPEC},
     "fenced": {"type": "list", "elements": "dict", "options": RELEASE_SPEC, "default": []},
     "revisions": {"type": "dict", "default": {}},
     "by": {"type": "str", "default": ""},

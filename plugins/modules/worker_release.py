@@ -88,6 +88,24 @@ options:
           - Full SHA of its commit.
         type: str
         required: true
+  allowed:
+    description:
+      - All releases that may run, O(target) among them, with O(state=rolling). What the record allows now does not
+        count, nor does O(running).
+      - A run that failed writes back with it what it found, as RV(before) has it.
+    type: list
+    elements: dict
+    suboptions:
+      release_id:
+        description:
+          - Id of the release.
+        type: str
+        required: true
+      sha:
+        description:
+          - Full SHA of its commit.
+        type: str
+        required: true
   fenced:
     description:
       - Releases to take out, with O(state=fenced).

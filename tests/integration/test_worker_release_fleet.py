@@ -45,6 +45,17 @@ def test_a_rolling_release_is_not_in_the_history(on_fleet: Place) -> None:
     assert [entry["release_id"] for entry in back["history"]] == [A["release_id"]]
 
 
+def test_what_was_allowed_before_is_allowed_again(on_fleet: Place) -> None:
+    on_fleet.run("settled", A, generation=1)
+    before = on_fleet.run("rolling", B, generation=2).must_pass()["record"]
+    on_fleet.run("settled", C, generation=3)
+    again = on_fleet.run("rolling", before["target"], allowed=before["allowed"], running=[C], generation=4).must_pass()
+    assert again["record"] == {**before, "generation": 4}
+    assert not on_fleet.run("rolling", before["target"], allowed=before["allowed"], generation=5).must_pass().changed
+    refused = on_fleet.run("rolling", C, allowed=before["allowed"], generation=6).must_fail()
+    assert "option allowed" in refused["msg"]
+
+
 def test_another_revision_of_the_same_release_is_remembered_and_fences_nobody(on_fleet: Place) -> None:
     on_fleet.run("settled", A, generation=1, revisions={"h1": 1})
     again = {"generation": 5, "revisions": {"h1": 5}}

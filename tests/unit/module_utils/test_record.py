@@ -23,6 +23,7 @@ from ansible_collections.driftguard.workers.plugins.module_utils.record import (
     render_env,
     render_json,
     rolling,
+    rolling_again,
     settled,
 )
 from hypothesis import given
@@ -81,6 +82,21 @@ def test_roll(
 @pytest.mark.parametrize("running", [None, [], [A, X]])
 def test_roll_to_the_record_s_own_target_changes_nothing(current: Record, running: list[ReleaseRef] | None) -> None:
     assert rolling(current, "demo", X, 9, running) is current
+
+
+@pytest.mark.parametrize("current", [None, SETTLED_X, ROLLING_AX, record(ROLLING, A, X, target=A)])
+def test_a_record_as_it_was_is_written_back(current: Record | None) -> None:
+    assert rolling_again(current, "demo", B, [A, B, X], 9) == Record("demo", 9, ROLLING, B, (A, B, X))
+
+
+def test_one_that_says_so_already_is_left() -> None:
+    assert rolling_again(ROLLING_ABX, "demo", X, [A, B, X], 9) is ROLLING_ABX
+
+
+@pytest.mark.parametrize("allowed", [[], [A, B], [X, X], [X, *[release(f"{number:02x}") for number in range(32)]]])
+def test_what_no_record_says_is_not_written(allowed: list[ReleaseRef]) -> None:
+    with pytest.raises(DriftguardError, match="option allowed"):
+        rolling_again(SETTLED_X, "demo", X, allowed, 9)
 
 
 @pytest.mark.parametrize("current", [None, SETTLED_X, ROLLING_AX, ROLLING_ABX])

@@ -28,6 +28,7 @@ AWAY = {"status": "unreachable", "stage": "begin", "moved": False, "message": "n
 CUT_OFF = {"status": "going", "stage": "roll", "moved": True}
 CUT = {"status": "unreachable", "stage": "roll", "moved": True, "message": "timed out"}
 WAITS = {"status": "going", "stage": "preflight", "moved": False, "message": ""}
+STOPPED = {"status": "stopped", "stage": "rollback", "moved": True, "message": "not back on Z"}
 BACK = {"status": "rolled back", "stage": "roll", "moved": True, "message": "extractor crashed"}
 
 
@@ -79,6 +80,8 @@ def test_policies(outcomes: list[Any], policy: Policy, decision: str, back: list
         "host2: may run either release; what isn't 0123abc is fenced there"]),
     ([BAD], End("stop", True, "0123abc"), "mixed", [
         "host1: roll: extractor crashed", "host1: may run either release; what isn't 0123abc is fenced there"]),
+    ([BACK, STOPPED], End("rollback", False, "0123abc"), "mixed", [
+        "host1: roll: extractor crashed", "host2: rollback: not back on Z", "host2: runs nothing"]),
     ([AWAY], End("rollback"), "failed", ["host1: begin: no route"]),
     ([SAME, BACK], End("rollback", parted=True), "mixed", [
         "host2: roll: extractor crashed", "host1: runs the new release"]),
@@ -153,7 +156,8 @@ def _named(outcomes: list[Any]) -> dict[str, Any]:
 
 
 @given(
-    st.lists(st.sampled_from([GOOD, SAME, BAD, BEFORE, AWAY, CUT_OFF, BACK, {}, None]), max_size=4), st.integers(0, 4),
+    st.lists(st.sampled_from([GOOD, SAME, BAD, BEFORE, AWAY, CUT_OFF, BACK, STOPPED, {}, None]), max_size=4),
+    st.integers(0, 4),
     st.sampled_from(["publish", "rollback", "keep", "verify"]), st.booleans(), st.booleans())
 def test_ok_is_said_only_of_a_whole_fleet_that_is_good(
     outcomes: list[Any], hosts: int, decision: str, published: bool, check_mode: bool,
