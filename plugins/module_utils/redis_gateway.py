@@ -22,7 +22,7 @@ from .redis_errors import redis_error
 from .redis_scripts import PUBLISH, READ_HISTORY, READ_REGISTRATIONS
 from .redis_url import RedisAddress, parse_redis_url, passwords_in
 from .registrations import FIELDS, Snapshot, split_member
-from .release_history import HistoryEntry, parse_history
+from .release_history import HistoryEntry, fenced_since, parse_history
 from .untrusted import MAX_DOCUMENT, check_fleet, check_seconds, clean, decode, digits
 
 try:
@@ -168,7 +168,8 @@ class RedisGateway:
         :param number: of the deploy that publishes, where that isn't the record's generation.
         :returns: how many subscribers heard of it; -1 when this user may not publish on the channel
             (workers then learn of it at their next heartbeat).
-        :raises DriftguardError: a later deploy was here; nothing was changed.
+        :raises DriftguardError: a later deploy was here, or the target was fenced since this one began; nothing was
+            changed.
         """
         fleet = check_fleet(record.fleet)
         keys = [f"{fleet}:{name}" for name in ("release", "generation", "releases", "lock:deploy")]
@@ -177,6 +178,8 @@ class RedisGateway:
             HISTORY_LENGTH, f"{fleet}:release:events"])
         if verdict == "published":
             return int(detail)
+        if verdict == "fenced":
+            raise fenced_since(f"Redis {self.place}, key {keys[0]}", number or record.generation, clean(detail))
         found = {"overtaken": "deploy number", "locked": "another deploy's lease:"}[verdict] + f" {clean(detail)}"
         raise DriftguardError(
             f"Redis {self.place}, key {keys[0]}", f"no deploy after number {number or record.generation}", found,

@@ -57,14 +57,22 @@ end
 """
 
 # All reads come before the first write: a key of a wrong type then fails the script before it has done anything.
+# A target that was fenced since this deploy's number was given out was fenced with that number or a higher one.
 # A fence has no lease. It gives the record and the highest number that it was planned from, and is refused when
 # either has changed since; its audit entry is part of the same step.
 PUBLISH = NUMBERS + AUDIT + """
+local function fence_of(release_id, entries)
+  for _, entry in ipairs(entries) do
+    if string.find(entry, release_id, 1, true) and field(entry, 'releaseId') == release_id then
+      return (field(entry, 'fenced') or '') ~= '' and entry or nil
+    end
+  end
+end
 local release, counter, history, lock, stream = unpack(KEYS)
 local number, record, entries, token, length, channel, planned_from, planned_at = unpack(ARGV)
 local now = redis.call('GET', release)
 local seen = highest(redis.call('GET', counter), now)
-redis.call('LLEN', history)
+local before = redis.call('LRANGE', history, 0, length - 1)
 if stream then
   audit_ready(stream)
   if planned_from ~= (now or '') or whole(planned_at) ~= seen then
@@ -74,6 +82,10 @@ end
 if seen > whole(number) then return {'overtaken', string.format('%.0f', seen)} end
 local lease = redis.call('GET', lock)
 if lease and token ~= '' and field(lease, 'token') ~= token then return {'locked', string.sub(lease, 1, 4096)} end
+if not stream then
+  local fence = fence_of(field(record, 'target').releaseId, before)
+  if highest(0, fence) >= whole(number) then return {'fenced', string.sub(fence, 1, 4096)} end
+end
 redis.call('SET', release, record)
 redis.call('SET', counter, number)
 for entry in string.gmatch(entries, '[^\\n]+') do redis.call('LPUSH', history, entry) end
