@@ -12,19 +12,18 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 from .errors import DriftguardError
-from .host_files import read_text
 from .lease_text import parse_lease
 from .record import Record, parse_record, render_compact
 from .redis_errors import redis_error
+from .redis_options import client_options
 from .redis_scripts import PUBLISH, READ_HISTORY, READ_REGISTRATIONS
-from .redis_url import RedisAddress, parse_redis_url, passwords_in
+from .redis_url import parse_redis_url, passwords_in
 from .registrations import FIELDS, Snapshot, split_member
-from .release_history import HistoryEntry, parse_history
-from .untrusted import MAX_DOCUMENT, check_fleet, check_seconds, clean, decode, digits
+from .release_history import HistoryEntry, fenced_since, parse_history
+from .untrusted import MAX_DOCUMENT, check_fleet, clean, decode, digits
 
 try:
     import redis
@@ -38,7 +37,6 @@ except ImportError as _error:
 CHUNK = 1000
 MAX_REGISTRATIONS = 100_000
 HISTORY_LENGTH = 100
-LEAST_TIMEOUT = 0.01
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,10 @@ class RedisGateway:
             raise DriftguardError(
                 "Python library redis", "to be installed for the interpreter that runs this module", MISSING,
                 "run playbooks/bootstrap.yml, or install python3-redis (Debian) or the redis package")
-        options = _options(address, password, ca_file, timeout)
-        gateway = cls(redis.Redis(connection_pool=redis.ConnectionPool(**options)), address.place)
+        pool = redis.ConnectionPool(
+            connection_class=redis.SSLConnection if address.tls else redis.Connection,
+            **client_options(address, password, ca_file, timeout))
+        gateway = cls(redis.Redis(connection_pool=pool), address.place)
         gateway._greet()
         return gateway
 
@@ -169,7 +169,8 @@ class RedisGateway:
         :param number: of the deploy that publishes, where that isn't the record's generation.
         :returns: how many subscribers heard of it; -1 when this user may not publish on the channel
             (workers then learn of it at their next heartbeat).
-        :raises DriftguardError: a later deploy was here; nothing was changed.
+        :raises DriftguardError: a later deploy was here, or the target was fenced since this one began; nothing was
+            changed.
         """
         fleet = check_fleet(record.fleet)
         keys = [f"{fleet}:{name}" for name in ("release", "generation", "releases", "lock:deploy", "lock:deploy:last")]
@@ -178,6 +179,8 @@ class RedisGateway:
             HISTORY_LENGTH, f"{fleet}:release:events"])
         if verdict == "published":
             return int(detail)
+        if verdict == "fenced":
+            raise fenced_since(f"Redis {self.place}, key {keys[0]}", number or record.generation, clean(detail))
         # Without its token, which only its holder may know.
         lease = parse_lease(detail) or "something that isn't a lease"
         found = f"another deploy's lease: {lease}" if verdict == "locked" else f"deploy number {clean(detail)}"
@@ -265,30 +268,6 @@ def gateway_for(options: Mapping[str, Any]) -> RedisGateway:
     """
     return RedisGateway.connect(
         options["redis_url"], options["redis_password"], options["redis_ca_file"], options["redis_timeout"])
-
-
-def _options(address: RedisAddress, password: Optional[str], ca_file: Optional[str], timeout: float) -> dict[str, Any]:
-    check_seconds("redis_timeout", timeout, LEAST_TIMEOUT)
-    options = {
-        "host": address.host, "port": address.port, "db": address.database, "username": address.username,
-        "password": password or address.password, "socket_timeout": timeout, "socket_connect_timeout": timeout,
-        "connection_class": redis.SSLConnection if address.tls else redis.Connection,
-    }
-    if ca_file:
-        _check_ca_file(address, ca_file)
-    # redis-py 4 doesn't check the certificate's name unless told to.
-    return {**options, "ssl_ca_certs": ca_file, "ssl_check_hostname": True} if address.tls else options
-
-
-def _check_ca_file(address: RedisAddress, ca_file: str) -> None:
-    if not address.tls:
-        raise DriftguardError(
-            "option redis_url", "rediss://, since redis_ca_file is given", "redis://, without TLS",
-            "write rediss://, or drop redis_ca_file")
-    if not read_text(Path(ca_file)):
-        raise DriftguardError(
-            "option redis_ca_file", "CA certificates on the machine where this module runs", f"nothing at {ca_file}",
-            "put the file there, or mend the path")
 
 
 def _decoded(value: Any) -> Any:

@@ -57,16 +57,24 @@ end
 """
 
 # All reads come before the first write: a key of a wrong type then fails the script before it has done anything.
+# A target that was fenced since this deploy's number was given out was fenced with that number or a higher one.
 # A fence has no lease. It gives the record and the highest number that it was planned from, and is refused when
 # either has changed since; its audit entry is part of the same step.
 # Who has a token is refused where another has the lease, or had it last: since Redis was emptied that one's number may
 # be the same, or a lower one.
 PUBLISH = NUMBERS + AUDIT + """
+local function fence_of(release_id, entries)
+  for _, entry in ipairs(entries) do
+    if string.find(entry, release_id, 1, true) and field(entry, 'releaseId') == release_id then
+      return (field(entry, 'fenced') or '') ~= '' and entry or nil
+    end
+  end
+end
 local release, counter, history, lock, last, stream = unpack(KEYS)
 local number, record, entries, token, length, channel, planned_from, planned_at = unpack(ARGV)
 local now = redis.call('GET', release)
 local seen = highest(redis.call('GET', counter), now)
-redis.call('LLEN', history)
+local before = redis.call('LRANGE', history, 0, length - 1)
 if stream then
   audit_ready(stream)
   if planned_from ~= (now or '') or whole(planned_at) ~= seen then
@@ -78,6 +86,10 @@ local lease = redis.call('GET', lock)
 if token ~= '' then
   lease = lease or redis.call('GET', last)
   if lease and field(lease, 'token') ~= token then return {'locked', string.sub(lease, 1, 4096)} end
+end
+if not stream then
+  local fence = fence_of(field(record, 'target').releaseId, before)
+  if highest(0, fence) >= whole(number) then return {'fenced', string.sub(fence, 1, 4096)} end
 end
 redis.call('SET', release, record)
 redis.call('SET', counter, number)

@@ -27,7 +27,7 @@ from .record import (
     without,
 )
 from .redis_gateway import RedisGateway, gateway_of
-from .release_history import HistoryEntry, fenced_releases, previous_release
+from .release_history import HistoryEntry, fenced_releases, fenced_since, previous_release
 from .untrusted import clean, iso_time
 
 READ = "read"
@@ -143,7 +143,11 @@ class FleetRelease:
 
         :returns: the result, and how many subscribers heard of it (-1: publishing isn't allowed).
         """
-        check_generation(f"Redis {self._gateway.place}, key {self._fleet}:release", asked.generation, self._highest)
+        place = f"Redis {self._gateway.place}, key {self._fleet}:release"
+        check_generation(place, asked.generation, self._highest)
+        fence = self.fence_of(asked.target)
+        if fence is not None and fence.generation >= asked.generation:
+            raise fenced_since(place, asked.generation, _told(asked.target, fence))
         record, entry = asked.of(self._record), self._entry(asked)
         if record is None:
             raise DriftguardError(
@@ -185,15 +189,18 @@ def _fleet(release: FleetRelease, asked: Optional[Asked], module: Any) -> Result
         return release.read()
     fence = release.fence_of(asked.target)
     if fence is not None and asked.state == ROLLING:
-        module.warn(
-            f"Release {asked.target.release_id} was fenced {clean(fence.at)} by {fence.by}"
-            f"{': ' + fence.reason if fence.reason else ''}. It is asked for by name, so its workers run again.")
+        module.warn(f"{_told(asked.target, fence)}. It is asked for by name, so its workers run again.")
     result, heard = release.change(asked, module.check_mode)
     if heard < 0:
         module.warn(
             f"This Redis user may not publish on {asked.fleet}:release:events: workers learn of the new record at "
             f"their next heartbeat only. Grant it with ACL SETUSER … &{asked.fleet}:*")
     return result
+
+
+def _told(release: ReleaseRef, fence: HistoryEntry) -> str:
+    reason = f": {fence.reason}" if fence.reason else ""
+    return f"Release {release.release_id} was fenced {clean(fence.at)} by {fence.by}{reason}"
 
 
 def _fenced(current: Record, asked: Asked) -> Record:

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Iterable, Optional, Sequence
 
+from .errors import DriftguardError
 from .record import ReleaseRef, parse_release
 from .untrusted import clean, json_object, whole_number
 
@@ -93,6 +94,17 @@ def fenced_releases(history: Sequence[HistoryEntry]) -> dict[ReleaseRef, History
     for entry in history:
         newest.setdefault(entry.release, entry)
     return {release: entry for release, entry in newest.items() if entry.fenced}
+
+
+def fenced_since(subject: str, number: int, told: str) -> DriftguardError:
+    """The failure of a deploy whose target was fenced after it had begun, by somebody who couldn't know of it.
+
+    :param number: of the deploy.
+    :param told: what the history says of the fence.
+    """
+    return DriftguardError(
+        subject, f"a target that nobody fenced since deploy number {number} began", told,
+        "go to another release; to go to this one all the same name it in a new run, which knows of the fence")
 
 
 def _history_entry(document: Optional[dict[str, Any]]) -> Optional[HistoryEntry]:

@@ -47,6 +47,7 @@ options:
     description:
       - The release to go to. Required unless O(state=read).
       - A release that was fenced may be deployed again. With O(state=rolling) that is warned of.
+      - The fleet's record refuses one that was fenced since this deploy was given its number.
     type: dict
     suboptions:
       release_id:

@@ -95,8 +95,7 @@ class Overlap:
 
     def do(self, model: Model) -> None:
         def other() -> None:
-            held, number = model.redis.get("demo:lock:deploy"), int(model.redis.get("demo:generation") or 0)
-            state.update(held=held is not None, over=held is None and number > begun)
+            state.update(held=model.lease.left > 0, over=model.lease.given_back_since(begun))
             if self.lease_ends:
                 model.redis.delete("demo:lock:deploy")
             ending = run(model, self.other, False)
@@ -176,8 +175,7 @@ Deed = Deploy | Rollback | Check | Overlap | Verify | ForgetRedis | Repair | Add
 
 def is_healthy(model: Model) -> bool:
     """Whether nothing keeps a run from its work."""
-    lease = model.redis.get("demo:lock:deploy")
-    return not model.cut and lease is None and not any(engine.dead for engine in model.engines.values())
+    return not (model.cut or model.lease.left or any(engine.dead for engine in model.engines.values()))
 
 
 def run(model: Model, release: Optional[Release], partly: bool, **options: Any) -> Optional[Ending]:

@@ -8,48 +8,31 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import pytest
 from ansible.module_utils.common.arg_spec import ModuleArgumentSpecValidator
-from ansible_collections.driftguard.workers.plugins.module_utils import module_base, processes
+from ansible_collections.driftguard.workers.plugins.module_utils import module_base
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
-from ansible_collections.driftguard.workers.plugins.module_utils.lease_owner import Owner
-from ansible_collections.driftguard.workers.plugins.module_utils.processes import Completed
-from ansible_collections.driftguard.workers.plugins.module_utils.redis_gateway import RedisGateway
-from ansible_collections.driftguard.workers.plugins.module_utils.side_by_side import side_by_side
-from model.actions import LOCALHOST
 from model.interpreter import Run
+from model.lease import Attended, rollout_of
+from model.machine import CURRENT, PACKAGE, Call, ProductDefect, stand_ins
 
 if TYPE_CHECKING:
     from model.world import Model
 
-__all__ = ["Modules", "ProductDefect", "in_process"]
+__all__ = ["Modules", "in_process"]
 
-PACKAGE = "ansible_collections.driftguard.workers.plugins"
 _REAL = (
     "worker_inventory", "worker_evidence", "worker_lock", "worker_release", "worker_rollout", "worker_version_assert",
     "worker_compose", "worker_guard", "worker_image_pull", "worker_history", "worker_version_info", "worker_steps",
+    "worker_fence",
 )
-_current: list[_Call] = []
-
-
-class ProductDefect(AssertionError):
-    """A module met an error that it didn't expect."""
-
-
-class _Call:
-    """The module call under way: on which host of which model."""
-
-    def __init__(self, model: Model, run: Run, host: str) -> None:
-        self.model, self.run, self.host = model, run, host
 
 
 class _Caught(Exception):
@@ -88,18 +71,35 @@ class Modules:
         """
         if name == "worker_image":
             return self._image(run, check_mode)
+        if name == "worker_redis_user":
+            return self._user(arguments)
         if name not in _REAL:
             raise ProductDefect(f"the model has no module {name}")
-        _current.append(_Call(self._model, run, host))
+        rollout = rollout_of(name, arguments, check_mode)
         try:
-            result = self._real(name, arguments, check_mode)
+            result = self._on(host, name, arguments, check_mode, rollout)
         finally:
-            _current.pop()
             if name in ("worker_release", "worker_steps"):
                 self._model.look_again(host)
         if "this is a defect" in str(result.get("msg", "")):
             raise ProductDefect(result["msg"])
         return dict(json.loads(json.dumps(result)))
+
+    def _on(
+        self, host: str, name: str, arguments: dict[str, Any], check_mode: bool = False,
+        rollout: Optional[dict[str, Any]] = None,
+    ) -> dict[str, Any]:
+        """Run a module on a host; the rollout in it is attended."""
+        call = Call(self._model, host)
+        CURRENT.append(call)
+        try:
+            if rollout is None:
+                return self._real(name, arguments, check_mode)
+            attended = Attended(rollout, partial(self._on, host))
+            call.go_on = attended.go_on
+            return attended.run(partial(self._real, name, arguments, check_mode))
+        finally:
+            CURRENT.pop()
 
     @staticmethod
     def _real(name: str, arguments: dict[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -126,6 +126,12 @@ class Modules:
         if is_new and check_mode:
             data = {**data, "created": None, "variants": {}}
         return {"changed": is_new, "release": data, "release_id": release.release_id, "sha": release.sha}
+
+    def _user(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Users are nothing that the model looks at; that those of other releases go takes a drain."""
+        if arguments.get("state") == "pruned":
+            self._model.clock.move(self._model.drain)
+        return {"changed": False, "made": [], "removed": []}
 
     def _lookup(self, plugin: str, *terms: Any, wantlist: bool = False, **_options: Any) -> Any:
         answers: dict[str, Callable[[Any], str]] = {
@@ -163,137 +169,10 @@ def _loaded(name: str) -> tuple[Callable[[Any], Any], ModuleArgumentSpecValidato
     return _known[name]
 
 
-# what stands for the machine while modules run
-
-
-def _one_by_one(work: Iterable[Callable[[], None]], _at_once: int, meanwhile: Callable[[], None]) -> None:
-    """Side by side, without threads: one after the other, in order."""
-    for piece in work:
-        meanwhile()
-        piece()
-
-
-def _model() -> Model:
-    return _current[-1].model
-
-
-def _sleep(seconds: float) -> None:
-    # A look in the model costs as much as one in the world, so it looks less often: a slow machine.
-    _model().clock.move(max(seconds * 4, 1.5))
-
-
-class _Datetime(datetime):
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime.fromtimestamp(_model().clock.now, tz)
-
-
-_TIME = SimpleNamespace(
-    monotonic=lambda: _model().clock.now, time=lambda: _model().clock.now, sleep=_sleep)
-
-
-def _process(arguments: list[str], *, meanwhile: Optional[Callable[[], None]] = None, **_options: Any) -> Completed:
-    call = _current[-1]
-    if arguments[1] != "compose":
-        raise ProductDefect(f"a program that the model doesn't know: {arguments}")
-    found = call.model.engines[call.host].compose(arguments)
-    if meanwhile is not None:
-        meanwhile()
-    return Completed(tuple(arguments), 1 if found else 0, "", found or "")
-
-
-def _check(arguments: list[str], *, remedy: str, **options: Any) -> Completed:
-    return processes.checked(_process(arguments, **options), remedy)
-
-
-_PROCESSES = SimpleNamespace(run=_process, check=_check, checked=processes.checked)
-
-
-class _Engine:
-    """Stands for the gateway where modules connect."""
-
-    @staticmethod
-    def connect(*_credentials: Any) -> Any:
-        call = _current[-1]
-        engine = call.model.engines[call.host]
-        engine.network_names()
-        return engine
-
-
-class _Gateway(RedisGateway):
-    """The real gateway, whose connection may be gone, and whose registrations are those of the simulated workers."""
-
-    @classmethod
-    def connect(cls, *_arguments: Any, **_options: Any) -> _Gateway:
-        _model().redis_call()
-        return cls(_model().redis, "redis.test:6379/0")
-
-    @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        _model().redis_call()
-        with super()._asking(what):
-            yield
-
-    def registrations(self, fleet: str) -> Any:
-        _model().redis_call()
-        _model().write_registrations()
-        return super().registrations(fleet)
-
-
-def _once(dump: Callable[[Any], str]) -> Callable[[Any], str]:
-    """The same text for the same document: most of a model run would go into writing YAML."""
-    known: dict[str, str] = {}
-
-    def cached(document: Any) -> str:
-        key = json.dumps(document)
-        if key not in known:
-            known[key] = dump(document)
-        return known[key]
-
-    return cached
-
-
-def _owner(name: str, run: str, pid: Optional[int]) -> Owner:
-    return Owner("operator", LOCALHOST, run, 0, "", "")
-
-
 @contextmanager
 def in_process() -> Iterator[None]:
     """Modules run in this process while the context lasts."""
     for name in _REAL:
         _loaded(name)
-    with pytest.MonkeyPatch.context() as patch:
-        for module in _own_modules():
-            _replace(patch, module)
-        render = importlib.import_module(f"{PACKAGE}.module_utils.compose_render")
-        patch.setattr(render, "to_yaml", _once(render.to_yaml))
-        compose_host = importlib.import_module(f"{PACKAGE}.module_utils.compose_host")
-        patch.setattr(compose_host.write_compose, "__defaults__", (_Engine.connect,))
-        patch.setattr(os, "fsync", lambda _handle: None)
+    with stand_ins():
         yield
-
-
-def _own_modules() -> list[ModuleType]:
-    return [module for name, module in list(sys.modules.items()) if name.startswith(PACKAGE) and module is not None]
-
-
-def _replace(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
-    """Put the simulated things where a module has the real ones; only in the collection's own modules."""
-    import time  # noqa: PLC0415
-
-    stand_ins = {
-        "time": (time, _TIME), "datetime": (datetime, _Datetime),
-        "side_by_side": (side_by_side, _one_by_one),
-        "this_owner": (None, _owner), "RedisGateway": (RedisGateway, _Gateway), "_docker": (None, lambda: "docker"),
-        "processes": (processes, _PROCESSES)}
-    for name, (real, simulated) in stand_ins.items():
-        if hasattr(module, name) and (real is None or getattr(module, name) is real):
-            if module.__name__.endswith((".redis_gateway", ".lease_owner")) and name in ("RedisGateway", "this_owner"):
-                continue
-            patch.setattr(module, name, simulated)
-    for name in ("Engine", "ImageEngine"):
-        if hasattr(module, name) and not module.__name__.endswith((".engine", ".engine_images")):
-            patch.setattr(module, name, _Engine)
-    gateway = importlib.import_module(f"{PACKAGE}.module_utils.redis_gateway")
-    if module is gateway:
-        patch.setattr(module, "RedisGateway", _Gateway)

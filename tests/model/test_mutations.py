@@ -16,7 +16,7 @@ from model import playbook
 from model.engine import Badness
 from model.fleet import AddHost, Deed, Deploy, Overlap, Policy, Repair, play
 from model.interpreter import Chance
-from model.modules import PACKAGE
+from model.machine import PACKAGE
 from model.world import Fault, Model, Release
 
 NewModel = Callable[..., Model]

@@ -15,6 +15,7 @@ from typing import Any, Callable, Optional
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from model.engine import Badness, Clock, Image, SimEngine
 from model.interpreter import Chance, Ending, Inventory, Run, World
+from model.lease import LeaseTime
 from model.modules import Modules
 from model.playbook import PROJECT, Task, plays
 from model.workers import Workers
@@ -79,7 +80,7 @@ class Fault:
     :param kind: of a host ``cut``, ``mend``, ``engine`` (killed), ``revive``, ``flaky`` (cut for one task) and ``engine
         in`` (killed at a call); of Redis ``redis`` (away for ``more`` calls) and ``empty``; of the run ``kill``, ``kill
         in`` (in a module, at an engine's call) and ``other`` (another run comes between).
-    :param task: name of a task that it happens at, the ``more``-th time, instead of a step's number.
+    :param task: name of a task that it happens at instead of a step's number; ``flaky`` the ``more``-th time.
     """
 
     kind: str
@@ -100,6 +101,10 @@ class _Under:
     redis_calls: int = 0
 
 
+def _is_due(fault: Fault, steps: int, task: str) -> bool:
+    return fault.task == task if fault.task else fault.at <= steps
+
+
 class Model(World):
     """Hosts, releases, Redis and time; runs playbooks on them.
 
@@ -113,11 +118,13 @@ class Model(World):
         self.images: dict[str, Image] = {}
         self.built: set[str] = set()
         self.roots = {host: directory / host for host in hosts}
+        self.lease = LeaseTime(redis, self.clock, f"{FLEET}:lock:deploy")
         self.workers = Workers(FLEET, self.clock, self.roots)
         self.engines = {host: SimEngine(host, self.clock, self.images, self.workers.admits) for host in hosts}
         self.placement: dict[str, tuple[str, ...]] = dict.fromkeys(hosts, ALL_SERVICES)
         self.cut: set[str] = set()
         self.memory = "64M"
+        self.drain = 0.0
         self.order = "stop-first"
         self.redis_away = 0
         self.published: Optional[bytes] = None
@@ -185,7 +192,7 @@ class Model(World):
     def step(self, run: Run, host: str, task: Task) -> None:
         self.clock.move(STEP_SECONDS / len(self.placement))
         under = self._under[-1]
-        for fault in [one for one in under.faults if one.kind not in _CALLS and one.at <= run.steps]:
+        for fault in [one for one in under.faults if one.kind not in _CALLS and _is_due(one, run.steps, task.name)]:
             under.faults.remove(fault)
             self._strike(under, fault)
         self._flake(under, host, task.name)
@@ -258,6 +265,7 @@ class Model(World):
 
         :raises DriftguardError: it is away.
         """
+        self.lease.pass_by()
         if not self._under:
             return
         under = self._under[-1]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import Any, Iterator
+from dataclasses import replace
+from typing import Any, Callable, Iterator
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
@@ -100,6 +101,23 @@ def test_another_holder_s_lease_refuses_whatever_the_number(gateway: RedisGatewa
     assert not raw.exists("demo:release")
     raw.set("demo:lock:deploy", '{"token":"ours"}')
     gateway.publish_record(record, token="ours")
+
+
+@pytest.mark.parametrize("phase", [rolling, settled])
+def test_what_was_fenced_since_a_deploy_began_is_not_published_by_it(
+    gateway: RedisGateway, raw: Any, phase: Callable[..., Record],
+) -> None:
+    """As a fence of a past release leaves it: the highest number stays."""
+    gateway.publish_record(settled(None, "demo", B, 6), replace(entry(6), release=B))
+    raw.set("demo:generation", "7")
+    raw.lpush("demo:releases", replace(entry(7), fenced="past", reason="loses pages").as_json())
+    with pytest.raises(DriftguardError, match=r"nobody fenced since deploy number 7 began; found .*loses pages"):
+        gateway.publish_record(phase(None, "demo", A, 7), entry(7))
+    assert gateway.record("demo") == settled(None, "demo", B, 6)
+    assert [one.fenced for one in gateway.history("demo")[0]] == ["past", ""]
+    gateway.publish_record(phase(None, "demo", B, 7))
+    # Whoever begins later asks for it by name.
+    gateway.publish_record(phase(None, "demo", A, 8), entry(8))
 
 
 @pytest.mark.parametrize("lease", ["", "x", "{}", "[]", "null", '{"token":1}', '{"token":null}', "[" * 5000])
