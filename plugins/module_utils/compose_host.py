@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from .compose_checks import refuse_secrets
 from .compose_render import REDIS_PASSWORD, Rendered, Surroundings, render, secret_owners
@@ -50,7 +50,9 @@ def write_compose(
         start_interval=connect().has_start_interval, secret_marks=store.marks(secrets, write=False))
     # A first pass without writing anything: bad input must not even leave a key behind.
     rendered = render(around, services, images)
-    with nullcontext() if check_mode else _turn(options):
+    here = HostRecords(Path(options["root"]), fleet)
+    # A run that a later one has overtaken must not write its older secrets.
+    with nullcontext() if check_mode else here.turn(options["generation"], options["run"], options["lock_wait"]):
         if not check_mode:
             marks = store.marks(secrets, write=True)
             if marks != around.secret_marks:
@@ -58,21 +60,6 @@ def write_compose(
                 rendered = render(around, services, images)
         stale = store.stale(secrets, around.secret_marks, secret_owners(around, services, images))
         return _write(options, Revisions(root), rendered, raw, (store, secrets, stale), check_mode)
-
-
-@contextmanager
-def _turn(options: Mapping[str, Any]) -> Iterator[None]:
-    """Be the only one that writes here; a run that a later one has overtaken must not write its older secrets.
-
-    :raises DriftguardError: another run is at work here, or this one was overtaken.
-    """
-    here, run = HostRecords(Path(options["root"]), options["fleet"]), options["run"]
-    if options["generation"] is not None:
-        here.enter(options["generation"], run)
-    with here.lock(run, options["lock_wait"]):
-        if options["generation"] is not None:
-            here.check(options["generation"], run)
-        yield
 
 
 def _write(

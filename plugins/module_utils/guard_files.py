@@ -9,12 +9,14 @@ import hashlib
 import os
 import re
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from .errors import DriftguardError
 from .fleet_values import shown
 from .host_files import make_directory, write_atomic
+from .host_record import HostRecords
 from .module_base import Result
 from .names import FLEET_PATTERN, guard_directory
 
@@ -26,9 +28,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 def install_guards(options: Mapping[str, Any], check: bool) -> Result:
     """Put back whatever differs; containers see each new file at once, and none sees half of it.
 
-    :param options: the module's: fleet, root, files by name, and digests of those that are only looked at.
-    :raises DriftguardError: a name that is no file's, a place that can't be written, or a file that differs from its
-        digest and can't be put back.
+    :param options: the module's: fleet, root, files by name, digests of those that are only looked at, and a deploy's
+        number, run and patience.
+    :raises DriftguardError: a name that is no file's, a place that can't be written, a file that differs from its
+        digest and can't be put back, or a deploy that was overtaken or has to wait too long for another run here.
     """
     fleet, files = options["fleet"], options["files"]
     if not FLEET_PATTERN.match(fleet):
@@ -37,24 +40,36 @@ def install_guards(options: Mapping[str, Any], check: bool) -> Result:
         if name.startswith(".") or "/" in name or not isinstance(content, str):
             raise DriftguardError(f"option files, {shown(name)}", "a file's name and its text", "another", "mend it")
     digests = _digests(files, options["digests"])
-    directory = Path(guard_directory(str(Path(options["root"]) / fleet)))
-    wrong = [] if _is_right(directory, stat.S_ISDIR) else [directory]
-    wrong += [directory / name for name in sorted(digests) if not _has(directory / name, digests[name])]
-    if wrong and not check:
-        _refuse([path for path in wrong if path.name not in files and (path != directory or not files)])
-        _write(directory, {path: files[path.name] for path in wrong if path != directory})
+    here, number = HostRecords(Path(options["root"]), fleet), options["generation"]
+    directory = Path(guard_directory(str(here.directory)))
+    is_deploy = number is not None and not check
+    with here.turn(number, options["run"], options["lock_wait"]) if is_deploy else nullcontext():
+        wrong = [] if _is_right(directory, stat.S_ISDIR) else [directory]
+        wrong += [directory / name for name in sorted(digests) if not _has(directory / name, digests[name])]
+        if wrong and not check:
+            _refuse([path for path in wrong if path.name not in files and (path != directory or not files)])
+            _write(directory, {path: files[path.name] for path in wrong if path != directory}, is_deploy)
     text = "".join(f"{path}\n" for path in wrong)
     return Result(bool(wrong), {"installed": [str(path) for path in wrong]}, "", text, f"guards in {directory}")
 
 
-def _write(directory: Path, files: Mapping[Path, str]) -> None:
+def _write(directory: Path, files: Mapping[Path, str], is_alone: bool) -> None:
     if directory.is_symlink():
         raise DriftguardError(str(directory), "a directory", "a link", "remove it, then deploy again")
     make_directory(directory, MODE, ROOT, ROOT)
     for path, content in files.items():
         if path.is_dir() and not path.is_symlink():
             raise DriftguardError(str(path), "a file", "a directory", "remove it, then deploy again")
+        if is_alone:
+            _sweep(path)
         write_atomic(path, content, MODE, ROOT, ROOT)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a run that was killed left of a file; while another writes it, that would be its draft."""
+    for leftover in path.parent.iterdir():
+        if leftover.name.startswith(f".{path.name}."):
+            leftover.unlink()
 
 
 def _digests(files: Mapping[str, str], more: Mapping[str, Any]) -> dict[str, str]:

@@ -71,9 +71,11 @@ class HostRecords:
         """
         make_directory(self.directory, 0o755)
         make_directory(self._guard, 0o755)
-        for leftover in self._guard.glob(".*guard.*"):
-            leftover.unlink()
         contents = {ENV_FILE: render_env(record), RECORD_FILE: render_json(record)}
+        # Its own only: in the same directory others put guards.
+        for pattern in (leftover.format(name) for name in contents for leftover in (".{}.*", "..{}.staged.*")):
+            for path in self._guard.glob(pattern):
+                path.unlink()
         for name, content in contents.items():
             write_atomic(self._guard / f".{name}.staged", content, 0o644)
         try:
@@ -127,6 +129,20 @@ class HostRecords:
         check_seconds("lock_wait", wait)
         self._make_state()
         with file_lock(self._state / "lock", run, wait) as handle:
+            yield handle
+
+    @contextmanager
+    def turn(self, number: Optional[int], run: str, wait: float) -> Iterator[int]:
+        """As :meth:`lock`, for a deploy that a later one may have overtaken on the way here or while it waited.
+
+        :param number: as of :meth:`enter`; None for who is no deploy, and can't be overtaken.
+        :raises DriftguardError: another holds the lock, or this deploy was overtaken.
+        """
+        if number is not None:
+            self.enter(number, run)
+        with self.lock(run, wait) as handle:
+            if number is not None:
+                self.check(number, run)
             yield handle
 
     def _make_state(self) -> None:

@@ -9,7 +9,14 @@ from .guard_files import install_guards
 from .module_base import FLEET_SPEC, ROOT_SPEC, Work
 
 ARGUMENTS = {
-    **FLEET_SPEC, **ROOT_SPEC, "files": {"type": "dict", "default": {}}, "digests": {"type": "dict", "default": {}}}
+    **FLEET_SPEC,
+    **ROOT_SPEC,
+    "files": {"type": "dict", "default": {}},
+    "digests": {"type": "dict", "default": {}},
+    "generation": {"type": "int"},
+    "run": {"type": "str", "default": ""},
+    "lock_wait": {"type": "float", "default": 60.0},
+}
 GUARD = Work(
     ARGUMENTS, lambda module: install_guards(module.params, module.check_mode),
     {"required_one_of": [("files", "digests")]})

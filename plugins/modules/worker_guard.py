@@ -32,6 +32,22 @@ options:
         of the cost. What differs can't be put back. Check mode says so as a change, and otherwise it is an error.
     type: dict
     default: {}
+  generation:
+    description:
+      - Number of the deployment that this belongs to, as M(driftguard.workers.worker_lock) returns it. One that a later
+        one has overtaken on this host is refused and changes nothing, and no other run works on this host meanwhile.
+      - Without a number any run may put guards there, at any time.
+    type: int
+  run:
+    description:
+      - Id of this run, shown to whoever has to wait for it, and told apart from another run with the same number.
+    type: str
+    default: ""
+  lock_wait:
+    description:
+      - Seconds to wait for another run that is at work on this host. Only with O(generation).
+    type: float
+    default: 60.0
 author:
   - driftguard.workers contributors (@driftguard)
 """

@@ -193,6 +193,26 @@ def test_a_record_that_is_gone_lifts_no_fence(launch: Launch, damage: Callable[[
         launch.until("fenced")
 
 
+@pytest.mark.parametrize("damage", FLEET)
+def test_nor_that_of_a_process_that_was_replaced(launch: Launch, damage: Callable[[Launch], None]) -> None:
+    """Its record is damaged before the new process asks for the first time."""
+    with launch.worker(WORKER_DRAIN_SECONDS="1") as worker:
+        launch.until("running")
+        job = launch.add({"seconds": 600})
+        wait_until(lambda: launch.active(job), "the job to be active")
+        launch.publish(NEW)
+        worker.event("release not allowed, parking")
+        damage(launch)
+        worker.event("starting", 2)
+        launch.until("fenced")
+        takes_no_job(launch, worker)
+        assert (launch.state(), worker.health()[1]["fence"]["standing"]) == ("fenced", "park")
+        assert 'driftguard_worker_fence{driftguard_worker_fence="park"} 1.0' in worker.get("/metrics")[1]
+        fleet_missing(launch)  # a key of another type can't be published over
+        launch.publish(OLD)
+        launch.until("running")
+
+
 def test_redis_is_away_at_the_start(launch: Launch) -> None:
     launch.redis.stop()
     with launch.worker() as worker:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
 from contract.guard_cases import CONTRACT
 from support.fleet import PROJECT
 from support.role_run import LOCAL, Ansible
@@ -84,6 +85,18 @@ def test_what_is_right_is_left_alone(here: tuple[Ansible, Path]) -> None:
     before = [marks(guards / name) for name in NAMES]
     assert ansible.role("guard", worker_fleet="tguard", worker_root=str(guards.parents[1])).must_pass().changed == 0
     assert [marks(guards / name) for name in NAMES] == before
+
+
+def test_a_deploy_that_was_overtaken_puts_nothing_there(here: tuple[Ansible, Path]) -> None:
+    ansible, guards = here
+    variables = {"worker_fleet": "tguard", "worker_root": str(guards.parents[1]), "guard_run": "me"}
+    HostRecords(guards.parents[1], "tguard").enter(8, "later")
+    edit(guards)
+    before = marks(guards / NAMES[0])
+    ansible.role("guard", guard_generation=7, **variables).must_fail("number 8 was there")
+    assert marks(guards / NAMES[0]) == before
+    assert ansible.role("guard", guard_generation=9, **variables).must_pass().changed > 0
+    right(guards)
 
 
 def marks(path: Path) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from support.registration_entries import register
 from support.releases import release
 
 A, B = release("a"), release("b")
+AGAIN = ReleaseRef(f"{B.release_id[:-1]}1", B.sha)
 USER_A, USER_B = f"demo.{A.release_id}", f"demo.{B.release_id}"
 
 
@@ -171,7 +172,7 @@ def test_a_number_overtakes_before_a_record_says_what_it_is_for(keeper: RedisSer
     assert run(keeper, state="pruned", generation=8).must_pass()["removed"] == [USER_B]
 
 
-@pytest.mark.parametrize("back", [B, ReleaseRef(f"{B.release_id[:-1]}1", B.sha)], ids=["the release", "its commit, built anew"])
+@pytest.mark.parametrize("back", [B, AGAIN], ids=["the release", "its commit, built anew"])
 def test_a_fence_cuts_off_nothing_that_is_allowed_again(keeper: RedisServer, admin: Any, back: ReleaseRef) -> None:
     gateway = RedisGateway.connect(keeper.url)
     run(keeper, B.release_id).must_pass()

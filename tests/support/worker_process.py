@@ -88,7 +88,10 @@ class WorkerProcess:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of an answer of its HTTP server."""
-        url = f"http://{self.event('starting')['address']}{path}"
+        self.event("starting")
+        # One that replaced itself listens on another port.
+        address = [line["address"] for line in self.lines if line["event"] == "starting"][-1]
+        url = f"http://{address}{path}"
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 return int(answer.status), answer.read().decode()

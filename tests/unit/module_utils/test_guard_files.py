@@ -13,13 +13,19 @@ from typing import Any
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.guard_files import install_guards
+from ansible_collections.driftguard.workers.plugins.module_utils.host_record import HostRecords
 from support.modules import run_module
 
 FILES = {"version_guard.py": "pass\n", "version_guard.sh": ":\n"}
+NOBODY = {"generation": None, "run": "", "lock_wait": 0.0}
 
 
-def install(root: Path, files: Any = None, check: bool = False, fleet: str = "demo") -> list[str]:
-    options = {"fleet": fleet, "root": str(root), "files": FILES if files is None else files, "digests": {}}
+def install(
+    root: Path, files: Any = None, check: bool = False, fleet: str = "demo", number: int | None = None, run: str = "me",
+) -> list[str]:
+    given = FILES if files is None else files
+    options = {
+        **NOBODY, "fleet": fleet, "root": str(root), "files": given, "digests": {}, "generation": number, "run": run}
     result = install_guards(options, check)
     assert result.changed == bool(result.values["installed"])
     return [Path(path).name for path in result.values["installed"]]
@@ -55,7 +61,7 @@ def test_a_link_is_replaced_and_not_written_through(tmp_path: Path) -> None:
 
 def look(root: Path, check: bool, **more: str) -> list[str]:
     digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in FILES.items()}
-    options = {"fleet": "demo", "root": str(root), "files": {}, "digests": {**digests, **more}}
+    options = {**NOBODY, "fleet": "demo", "root": str(root), "files": {}, "digests": {**digests, **more}}
     return [Path(path).name for path in install_guards(options, check).values["installed"]]
 
 
@@ -101,6 +107,46 @@ def test_a_place_that_is_something_else_is_said(tmp_path: Path, what: str) -> No
         (guard / "version_guard.py").mkdir(parents=True)
     with pytest.raises(DriftguardError):
         install(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "run"), [(7, "me"), (8, "me")], ids=["a lower number", "the same of another run"])
+def test_a_deploy_that_was_overtaken_changes_no_file(tmp_path: Path, number: int, run: str) -> None:
+    install(tmp_path, number=7)
+    HostRecords(tmp_path, "demo").enter(8, "later")
+    guard = tmp_path / "demo" / "guard"
+    (guard / "version_guard.py").write_text("later\n")
+    before = sorted((path.name, path.read_text(), path.stat().st_ino) for path in guard.iterdir())
+    with pytest.raises(DriftguardError, match="deploy"):
+        install(tmp_path, number=number, run=run)
+    assert sorted((path.name, path.read_text(), path.stat().st_ino) for path in guard.iterdir()) == before
+    assert install(tmp_path, number=number, run=run, check=True) == ["version_guard.py"], "who only looks is no danger"
+    assert install(tmp_path, number=8, run="later") == ["version_guard.py"]
+
+
+def test_a_deploy_lets_no_earlier_one_in_and_waits_for_who_works_here(tmp_path: Path) -> None:
+    here = HostRecords(tmp_path, "demo")
+    with here.lock("another", 0), pytest.raises(DriftguardError, match="run another"):
+        install(tmp_path, number=7)
+    assert not (tmp_path / "demo" / "guard").exists()
+    install(tmp_path, number=7)
+    with pytest.raises(DriftguardError):
+        here.enter(6)
+    with here.lock("another", 0):
+        (tmp_path / "demo" / "guard" / "version_guard.sh").unlink()
+        assert install(tmp_path) == ["version_guard.sh"], "who is no deploy waits for nobody"
+
+
+def test_what_a_killed_run_left_is_removed_by_a_deploy_alone(tmp_path: Path) -> None:
+    """Nobody else knows that no other is writing it."""
+    install(tmp_path)
+    guard = tmp_path / "demo" / "guard"
+    draft, other = guard / ".version_guard.py.abcdefgh", guard / ".guard.json.abcdefgh"
+    for number, left in ((None, True), (7, False)):
+        draft.write_text("pa")
+        other.write_text("{")
+        (guard / "version_guard.py").unlink()
+        assert install(tmp_path, number=number) == ["version_guard.py"]
+        assert (draft.exists(), other.exists()) == (left, True)
 
 
 def test_the_module_says_what_it_did(tmp_path: Path) -> None:

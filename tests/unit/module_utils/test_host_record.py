@@ -107,6 +107,16 @@ def test_the_directory_that_containers_have_mounted_stays_the_same(tmp_path: Pat
     assert (tmp_path / "demo" / "guard").stat().st_ino == inode
 
 
+def test_what_another_is_writing_beside_it_is_left_alone(tmp_path: Path, old_host: HostRecords) -> None:
+    guard = tmp_path / "demo" / "guard"
+    own = [".guard.json.staged", ".guard.env.staged", "..guard.env.staged.abcdefgh", ".guard.json.abcdefgh"]
+    for name in (*own, ".version_guard.py.abcdefgh", ".version-guard.cjs.abcdefgh"):
+        (guard / name).write_text("half")
+    old_host.write(NEW)
+    assert files(tmp_path) == {
+        **both(NEW), ".version_guard.py.abcdefgh": "half", ".version-guard.cjs.abcdefgh": "half"}
+
+
 KILLS = [
     (function, number) for function, count in (("replace", 4), ("fsync", 5), ("fchmod", 2)) for number in range(count)
 ]

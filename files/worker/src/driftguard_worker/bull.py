@@ -144,8 +144,8 @@ class BullWorker:
         with _ours():
             done, answer = await pipe.execute(raise_on_error=False)
             if isinstance(done, NoScriptError):
-                # As after a restart of Redis: this way loads the script.
-                done = await scripts.commands["moveToFinished"](keys=keys, args=arguments)
+                # As after a restart of Redis: this way loads the script. The answer is older than what it fetches.
+                done, answer = await scripts.commands["moveToFinished"](keys=keys, args=arguments), None
             if isinstance(done, Exception):
                 raise done
             if isinstance(done, int) and done < 0:

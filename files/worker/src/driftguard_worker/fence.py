@@ -61,6 +61,7 @@ class Fence:
     :param client: used by the fence alone, with time limits and without retries.
     :param own: the release of this worker.
     :param enforced: whether to obey; else it only reports.
+    :param parked: whether it begins parked: what lifts the fence is then what lifts it for who was parked before.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Fence:
         host: HostRecord,
         enforced: bool,
         metrics: Metrics,
+        parked: bool = False,
     ) -> None:
         self._client = client
         self._fleet = fleet
@@ -81,7 +83,8 @@ class Fence:
         self._log = logs.get("fence")
         self._key = names.release_key(fleet)
         self._ask = client.register_script(_ASK)
-        self._standing = Standing.WAIT
+        self._standing = Standing.PARK if parked else Standing.WAIT
+        metrics.fence.state(self._standing.value)
         self._problems: tuple[str, ...] = ()
         self._fleet_view = View.UNREACHABLE
         self._seen: Optional[bytes] = None

@@ -113,7 +113,11 @@ class Runtime:
         self._heartbeat = Heartbeat(self._registration, self._lifecycle, self._metrics, redis.where, started)
         host = HostRecord(task.guard_directory, identity.baked)
         enforced = task.production or host.mounted
-        self._fence = Fence(self._clients[1], identity.fleet, identity.baked, host, enforced, self._metrics)
+        self._fence = Fence(
+            self._clients[1], identity.fleet, identity.baked, host, enforced, self._metrics, task.parked
+        )
+        if task.parked:
+            self._become_fenced()
         handlers = Handlers() if task.parked else task.handlers
         bull = Bull(redis, task.prefix, identity.worker_id)
         self._workshop = Workshop(bull, handlers, identity.release_id, task.concurrency, self._fence, self._metrics)
@@ -157,7 +161,7 @@ class Runtime:
         await self._heartbeat.registered.wait()
         while True:
             standing = self._fence.standing
-            if standing is Standing.PARK:
+            if standing is Standing.PARK and self._lifecycle.state is not State.FENCED:
                 await self._park()
             elif standing is Standing.RUN:
                 self._go()
@@ -191,8 +195,11 @@ class Runtime:
             await self._abandon()
             raise Replacement(parked=True)
         if self._fence.standing is Standing.PARK and self._lifecycle.state is not State.FENCED:
-            self._lifecycle.move(State.FENCED)
-            self._log.warning("fenced", release=self._identity.release_id, remedy=_REMEDY_FENCED)
+            self._become_fenced()
+
+    def _become_fenced(self) -> None:
+        self._lifecycle.move(State.FENCED)
+        self._log.warning("fenced", release=self._identity.release_id, remedy=_REMEDY_FENCED)
 
     async def _drain(self) -> None:
         if self._lifecycle.state is not State.DRAINING:
