@@ -71,9 +71,9 @@ test-lab: ## Tests on several hosts, in a lab of their own
 	@$(RUN_STAGES) lab
 
 .PHONY: test-long
-test-long: ## Hours of it: what make test leaves out, as rollouts that every fault of the lab disturbs, or that are ended at 2 * POINTS=10 points
+test-long: ## Hours of it: what make test leaves out, as rollouts that every fault of the lab disturbs or that are ended at 2 * POINTS=10 points, and 5000 scripts of the model
 	@tools/setup test
-	@DRIFTGUARD_LAB_POINTS=$(or $(POINTS),10) $(RUN_STAGES) long faults
+	@DRIFTGUARD_LAB_POINTS=$(or $(POINTS),10) $(RUN_STAGES) long deep faults
 
 .PHONY: model
 model: ## The role's own task files over simulated hosts, with faults anywhere (EXAMPLES=5000 for long, each time otherwise)

@@ -29,6 +29,7 @@ class Stage:
     :param root: needs the engine and /opt/driftguard: runs through sudo for a user who isn't root.
     :param counted: its exit status is a test of its own, beside those it reports.
     :param on_request: runs only when it is named.
+    :param settings: environment variables of its own.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Stage:
     root: bool = False
     counted: str = ""
     on_request: bool = False
+    settings: tuple[tuple[str, str], ...] = ()
 
 
 def _pytest(name: str, time_limit: float, root: bool, *more: str, directory: str = "") -> Stage:
@@ -64,6 +66,9 @@ STAGES = {
                         directory="integration"), on_request=True),
         # ... and what happens to a rollout in its middle, at every point and by every fault that a lab can make.
         replace(_pytest("faults", 360 * MINUTE, True, "-m", "long", directory="lab"), on_request=True),
+        # What the stage model has a hundred of, each time others.
+        replace(_pytest("deep", 360 * MINUTE, False, "-s", "--timeout=0", directory="model/test_model.py"),
+                on_request=True, settings=(("DRIFTGUARD_MODEL_EXAMPLES", "5000"),)),
         Stage(
             "molecule", (str(VENV / "bin" / "molecule"), "test"), 15 * MINUTE, root=True,
             counted="the whole sequence, idempotence included"),
@@ -79,7 +84,7 @@ GROUPS: tuple[tuple[tuple[str, ...], ...], ...] = (
     # Hosts of a lab mostly wait for each other.
     (("integration",), ("lab",)),
     (("engine", "molecule", "multihost"),),
-    (("long",), ("faults",)),
+    (("long", "deep"), ("faults",)),
 )
 
 
@@ -92,7 +97,7 @@ def prepared(stage: Stage, results: Path) -> tuple[list[str], dict[str, str]]:
     shutil.rmtree(MOLECULE_STATE, ignore_errors=True)
     environment = {
         **tool_environment(), "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1", "MOLECULE_GLOB": "molecule/*/molecule.yml",
-        "MOLECULE_EPHEMERAL_DIRECTORY": str(MOLECULE_STATE)}
+        "MOLECULE_EPHEMERAL_DIRECTORY": str(MOLECULE_STATE), **dict(stage.settings)}
     return (as_root(command, environment) if stage.root else command), environment
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tools import stages, test_runner
 from tools.junit import Case
+from tools.paths import ROOT
 from tools.stages import Stage
 from tools.steps import TAIL_LINES
 from tools.summary import Outcome
@@ -74,6 +75,19 @@ def test_the_first_error_of_ansible_is_shown_rather_than_the_cleaning_up(place: 
 def test_every_stage_is_in_one_lane() -> None:
     lanes = [name for group in stages.GROUPS for lane in group for name in lane]
     assert sorted(lanes) == sorted(stages.STAGES)
+
+
+def test_what_make_test_leaves_out_make_test_long_has() -> None:
+    line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "DRIFTGUARD_LAB_POINTS=" in line)
+    named = line.partition("$(RUN_STAGES)")[2].split()
+    assert sorted(named) == sorted(name for name, stage in stages.STAGES.items() if stage.on_request)
+
+
+def test_the_model_goes_deep_in_a_stage_of_its_own(place: Path) -> None:
+    examples = {
+        name: stages.prepared(stages.STAGES[name], place)[1].get("DRIFTGUARD_MODEL_EXAMPLES")
+        for name in ("model", "deep")}
+    assert examples == {"model": None, "deep": "5000"}
 
 
 def test_a_failed_stage_does_not_keep_later_ones_from_running(monkeypatch: pytest.MonkeyPatch) -> None:
