@@ -19,11 +19,12 @@ _SIZE = re.compile(r"^0{0,5}([1-9][0-9]{0,5})(%?)\Z")
 
 @dataclass(frozen=True)
 class FleetPlan:
-    """Hosts in batches, and the services of each host."""
+    """Hosts in batches, the services of each host, and the one host of each singleton."""
 
     batches: tuple[tuple[str, ...], ...]
     placement: Mapping[str, tuple[str, ...]]
     instances: int
+    singletons: Mapping[str, str]
 
 
 def plan_fleet(
@@ -55,7 +56,8 @@ def plan_fleet(
             f"fleet {fleet}", "a registry, since it has more than one host", f"{len(hosts)} hosts and no registry",
             "set worker_image_repository to a repository in your registry and worker_image_push to true")
     instances = sum(spec[name].replicas for names in placement.values() for name in names)
-    return FleetPlan(batched(tuple(hosts), batches), placement, instances)
+    singletons = {name: host for host, names in placement.items() for name in names if spec[name].singleton}
+    return FleetPlan(batched(tuple(hosts), batches), placement, instances, singletons)
 
 
 def batched(hosts: Sequence[str], sizes: Sequence[Any]) -> tuple[tuple[str, ...], ...]:

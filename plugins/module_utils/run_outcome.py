@@ -11,7 +11,8 @@ all good, part of it        keep: what was rolled stays, nothing is published, t
 any bad or unreachable      by ``worker_on_failure``: *fleet* is a rollback of every host that moved, *host* of those
                             that are bad, *stop* of none; the last two leave the fleet mixed, and say so
 only unreachable ones       the same, or by ``worker_unreachable: continue`` publish: what they run is fenced through
-                            Redis; the run is unsettled, names them and fails
+                            Redis; the run is unsettled, names them and fails. Not where one was lost in its own roll:
+                            what is bad enough may take a host with it
 a check-mode run            keep, nothing happened
 a verify run                verify: nothing to decide, only to conclude; part of the fleet proves nothing of the whole
 a prune run                 prune: nothing to decide; what was removed on one host needs nothing of the others
@@ -84,8 +85,8 @@ def decide(
 ) -> dict[str, Any]:
     """What to do once all batches are through.
 
-    :param outcomes: host → ``status, stage, moved, message`` of each host in the run; a host without an outcome was
-        never reached.
+    :param outcomes: host → ``status, stage, moved, through, message`` of each host in the run; a host without an
+        outcome was never reached. One that is ``through`` its roll was proved then.
     :param fleet_hosts: all hosts of the fleet, also those the run was not limited to.
     :returns: ``decision``; the hosts that are ``bad``, ``away`` (those of them that can't be reached), ``left_out`` of
         the run and ``moved``; and ``back``, those that have to go back.
@@ -94,7 +95,9 @@ def decide(
     away = [host for host in bad if _status(outcomes[host]) == UNREACHABLE]
     moved = sorted(host for host, outcome in outcomes.items() if outcome and outcome.get("moved"))
     left_out = sorted(set(fleet_hosts) - set(outcomes))
-    decision, back = _decision(bad, away, moved, policy, len(outcomes))
+    lost = [host for host in away if outcomes[host].get("moved") and not outcomes[host].get("through")]
+    spared = away if policy.unreachable == "continue" and not lost and len(away) < len(outcomes) else []
+    decision, back = _decision(bad, spared, moved, policy)
     if check_mode or not outcomes:
         decision, back = KEEP, []
     elif decision == PUBLISH and left_out:
@@ -103,10 +106,9 @@ def decide(
 
 
 def _decision(
-    bad: Sequence[str], away: Sequence[str], moved: Sequence[str], policy: Policy, hosts: int,
+    bad: Sequence[str], spared: Sequence[str], moved: Sequence[str], policy: Policy,
 ) -> tuple[str, list[str]]:
-    tolerated = away if policy.unreachable == "continue" and len(away) < hosts else []
-    if not set(bad) - set(tolerated):
+    if not set(bad) - set(spared):
         return PUBLISH, []
     if policy.on_failure == "stop" and moved:
         return STOP, []

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Optional, Sequence
+from types import MappingProxyType
+from typing import Any, Mapping, Optional, Sequence
 
 from .errors import DriftguardError
 from .module_base import Result
@@ -15,26 +16,31 @@ from .redis_gateway import RedisGateway
 from .registrations import Registration
 from .untrusted import check_seconds, clean
 
+FENCED = "fenced"
 MOST_TOLD = 10
 POLL_SECONDS = 0.5
 
 
 def list_versions(
     fleet: str, redis: RedisGateway, hosts: Optional[Sequence[str]] = None, wait: float = 0, refuse: bool = False,
+    singletons: Mapping[str, str] = MappingProxyType({}),
 ) -> Result:
     """All registrations of a fleet, its record and its history.
 
     :param hosts: all hosts of the fleet, None when nobody asks for strangers.
     :param wait: seconds to give those of workers that were stopped a moment ago to expire.
     :param refuse: whether registrations from others are an error.
+    :param singletons: service → the one of ``hosts`` that may run it; from another of them it is an error.
     :raises DriftguardError: Redis doesn't answer, what it holds is no record, or there are such registrations.
     """
     check_seconds("wait", wait)
     end = time.monotonic() + wait
     snapshot = redis.registrations(fleet)
-    while strangers(snapshot.registrations, hosts) and time.monotonic() < end:
+    while time.monotonic() < end and (
+            strangers(snapshot.registrations, hosts) or doubles(snapshot.registrations, hosts, singletons)):
         time.sleep(POLL_SECONDS)
         snapshot = redis.registrations(fleet)
+    _refuse_doubles(fleet, doubles(snapshot.registrations, hosts, singletons), singletons)
     if refuse and strangers(snapshot.registrations, hosts):
         raise DriftguardError(
             f"fleet {fleet}", "registrations from hosts of the inventory alone",
@@ -66,6 +72,25 @@ def strangers(registrations: Sequence[Registration], hosts: Optional[Sequence[st
     One without a host is for the proof to judge: it may be of a container that is known.
     """
     return [] if hosts is None else [one for one in registrations if one.host and one.host not in hosts]
+
+
+def doubles(
+    registrations: Sequence[Registration], hosts: Optional[Sequence[str]], singletons: Mapping[str, str],
+) -> list[Registration]:
+    """Registrations of singletons at work on another host of the fleet than theirs. Pure."""
+    return [
+        one for one in registrations
+        if one.host in (hosts or ()) and one.state != FENCED and one.host != singletons.get(one.service, one.host)]
+
+
+def _refuse_doubles(fleet: str, found: Sequence[Registration], singletons: Mapping[str, str]) -> None:
+    if found:
+        service = found[0].service
+        own = clean(str(singletons[service]))
+        raise DriftguardError(
+            f"fleet {fleet}, service {service}", f"it on {own} alone, since it is a singleton", told(found),
+            f"stop it there first (docker compose -p {compose_project(fleet)} rm --stop --force {service}), then run "
+            "again; nothing was touched")
 
 
 def told(found: Sequence[Registration]) -> str:

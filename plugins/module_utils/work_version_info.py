@@ -15,9 +15,10 @@ ARGUMENTS = {
     "hosts": {"type": "list", "elements": "str"},
     "wait": {"type": "float", "default": 0.0},
     "strangers": {"type": "str", "choices": ["told", "refused"], "default": "told"},
+    "singletons": {"type": "dict", "default": {}},
 }
 VERSION_INFO = Work(
     ARGUMENTS,
     lambda module: list_versions(
         module.params["fleet"], gateway_of(module), module.params["hosts"], module.params["wait"],
-        module.params["strangers"] == "refused"))
+        module.params["strangers"] == "refused", module.params["singletons"]))

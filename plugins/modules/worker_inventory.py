@@ -120,6 +120,10 @@ placement:
   description: Host to the names of its services.
   returned: success
   type: dict
+singletons:
+  description: Service to its host, of those that there is one of in the whole fleet.
+  returned: success
+  type: dict
 instances:
   description: Number of instances in the whole fleet.
   returned: success
@@ -161,6 +165,7 @@ def check(module: Any) -> Result:
             "canary": canary,
             "instances": plan.instances,
             "placement": {host: list(names) for host, names in plan.placement.items()},
+            "singletons": dict(plan.singletons),
         },
     )
 

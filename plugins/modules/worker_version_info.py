@@ -35,6 +35,12 @@ options:
     type: str
     choices: [told, refused]
     default: told
+  singletons:
+    description:
+      - Service to the host that alone may run it. A registration of it from another one of O(hosts), unless it is
+        fenced, is an error.
+    type: dict
+    default: {}
 attributes:
   diff_mode:
     support: none

@@ -171,6 +171,9 @@ class AttendedAction(ActionBase):
             return self._lease.refusal
         try:
             self._private = self._hand_over()
+        except AnsibleConnectionFailure as error:
+            # Whoever wonders what was done there is told that it is nothing: see Call.untouched.
+            return {"unreachable": True, "msg": str(error)}
         except DriftguardError as error:
             self._rollout.remove()
             return {"failed": True, **error.as_result()}

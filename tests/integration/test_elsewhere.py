@@ -24,12 +24,12 @@ A = release("a")
 APART = {"environment": {"SOMETHING": "else"}}
 
 
-def play(directory: Path, tasks: list[dict[str, Any]]) -> str:
-    """Run tasks on this host, beside one that nobody reaches; the output."""
+def play(directory: Path, tasks: list[dict[str, Any]], host: str = "here") -> str:
+    """Run tasks on this host, beside one that nobody reaches, or on that one; the output."""
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     nowhere = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     (directory / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {"here": here, "nowhere": nowhere}}}))
-    book = [{"hosts": "here", "gather_facts": False, "tasks": tasks}]
+    book = [{"hosts": host, "gather_facts": False, "tasks": tasks}]
     (directory / "book.yml").write_text(yaml.safe_dump(book))
     environment = {
         **os.environ, "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
@@ -51,6 +51,18 @@ def test_one_that_cant_be_reached_fails_what_was_to_be_done_there(tmp_path: Path
         "rescue": [{"ansible.builtin.debug": {"msg": "RESCUED {{ ansible_failed_result.subject }}"}}]}])
     assert "RESCUED nowhere, where this is done" in output
     assert "unreachable=0" in output
+
+
+def test_a_rollout_that_could_not_even_begin_says_so(tmp_path: Path) -> None:
+    """What was lost in its middle may have done anything; this has certainly done nothing."""
+    rollout = {"fleet": "demo", "host": "nowhere", "generation": 7, "attended": True}
+    output = play(tmp_path, [
+        {"driftguard.workers.worker_steps": {"steps": [
+            {"name": "rollout", "module": "worker_rollout", "options": rollout}]},
+         "ignore_unreachable": True, "register": "done"},
+        {"ansible.builtin.debug": {"msg": "DONE {{ done is unreachable }} {{ done.by_step }}"}},
+    ], "nowhere")
+    assert "DONE True {}" in output
 
 
 def settled(records: HostRecords) -> None:

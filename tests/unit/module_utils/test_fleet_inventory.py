@@ -33,7 +33,8 @@ def refused(**changes: Any) -> DriftguardError:
 def test_who_runs_what_and_in_which_order() -> None:
     assert plan() == FleetPlan(
         (("a",), ("b",), ("c",)),
-        {"a": ("extractor", "ocr", "sentinel"), "b": ("extractor", "ocr"), "c": ("ocr",)}, 2 + 1 + 1 + 2 + 1 + 1)
+        {"a": ("extractor", "ocr", "sentinel"), "b": ("extractor", "ocr"), "c": ("ocr",)}, 2 + 1 + 1 + 2 + 1 + 1,
+        {"sentinel": "a"})
 
 
 @pytest.mark.parametrize("everything", [None, False])

@@ -50,3 +50,28 @@ def test_they_are_refused_where_that_is_asked(gateway: RedisGateway, raw: Any) -
     assert "-p demo-workers down" in caught.value.remedy
     assert list_versions("demo", gateway, None, refuse=True).values["strangers"] == []
     assert list_versions("demo", gateway, ["host1"], wait=60, refuse=True).values["strangers"] == []
+
+
+@pytest.mark.parametrize(("row", "is_refused"), [
+    ({}, False), ({"host": "host2"}, True), ({"host": "host2", "state": "fenced"}, False), ({"host": "gone"}, False)])
+def test_a_singleton_on_another_host_is_refused(
+    gateway: RedisGateway, raw: Any, row: dict[str, Any], is_refused: bool,
+) -> None:
+    register(raw, "beta", "one", **row)
+    register(raw, "alpha", "many", host="host2")
+
+    def listed() -> Any:
+        return list_versions("demo", gateway, ["host1", "host2"], singletons={"beta": "host1"})
+
+    if is_refused:
+        with pytest.raises(DriftguardError, match="host2: service beta, beta:one") as caught:
+            listed()
+        assert "host1 alone" in caught.value.expected
+        assert "rm --stop --force beta" in caught.value.remedy
+    else:
+        assert listed().values["registrations"]
+
+
+def test_one_that_expires_is_waited_for_too(gateway: RedisGateway, raw: Any) -> None:
+    register(raw, "beta", "one", 1500, host="host2")
+    assert list_versions("demo", gateway, ["host1", "host2"], wait=60, singletons={"beta": "host1"})
