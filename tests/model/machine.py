@@ -119,7 +119,7 @@ class _Gateway(RedisGateway):
 
     def script(self, what: str, lua: str, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
         answer = super().script(what, lua, keys, arguments)
-        _model().lease.asked(lua, arguments, answer)
+        _model().redis_answered(lua, arguments, answer)
         return answer
 
     def registrations(self, fleet: str) -> Any:

@@ -93,7 +93,7 @@ class Modules:
         call = Call(self._model, host)
         CURRENT.append(call)
         try:
-            if rollout is None:
+            if rollout is None or self._model.blind:
                 return self._real(name, arguments, check_mode)
             attended = Attended(rollout, partial(self._on, host))
             call.go_on = attended.go_on

@@ -70,7 +70,7 @@ deeds: st.SearchStrategy[Deed] = st.one_of(
     st.builds(Deploy, releases, st.just(()), chance, hosts),
     st.builds(Rollback, faults, chance),
     st.builds(Check, releases, st.sampled_from(("64M", "128M"))),
-    st.builds(Overlap, good, releases, steps, st.booleans(), chance),
+    st.builds(Overlap, good, releases, steps, st.booleans(), chance, st.booleans()),
     st.just(Verify()),
     st.just(ForgetRedis()),
     st.just(Repair()),

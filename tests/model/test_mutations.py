@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 import pytest
-from model import playbook
+from model import playbook, workers
 from model.engine import Badness
 from model.fleet import AddHost, Deed, Deploy, Overlap, Policy, Repair, play
 from model.interpreter import Chance
 from model.machine import PACKAGE
 from model.world import Fault, Model, Release
+
+from driftguard_worker.decision import Decision, Standing
 
 NewModel = Callable[..., Model]
 A, B = Release("a"), Release("b")
@@ -135,7 +137,13 @@ def _not_left_out(real: Callable[..., Any]) -> Callable[..., Any]:
     return lambda outcomes, _hosts, *rest: real(outcomes, list(outcomes), *rest)
 
 
-OVERTAKEN: tuple[Deed, ...] = (Deploy(A), *(Overlap(B, A, at, lease_ends=True) for at in range(54, 70, 2)))
+def _keeps_the_old(_real: Callable[..., Any]) -> Callable[..., Any]:
+    rolling: Callable[..., Any] = importlib.import_module(f"{PACKAGE}.module_utils.record").rolling
+    return rolling
+
+
+OVERTAKEN: tuple[Deed, ...] = (
+    Deploy(A), *(Overlap(B, A, at, lease_ends=True, blind=True) for at in range(54, 70, 2)))
 BROKEN = [
     Broken("no fencing number is compared on a host", "host_record.HostRecords.check",
            lambda _real: lambda *_all: None, OVERTAKEN),
@@ -155,6 +163,8 @@ BROKEN = [
            (Deploy(A),)),
     Broken("a host's record isn't written", "host_record.HostRecords.write", lambda _real: lambda *_all: None,
            (Deploy(A),)),
+    Broken("what is settled keeps the old release", "release_change.settled", _keeps_the_old,
+           (Deploy(A), Deploy(B, policy=FIRST))),
     Broken("a part of the fleet counts as the whole", "evidence.decide", _not_left_out,
            (Deploy(A), Deploy(B, limit="h1"))),
 ]
@@ -189,6 +199,16 @@ def test_a_broken_module_is_found(new_model: NewModel, case: Broken) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, name, case.stand_in(getattr(owner, name)))
         assert _fails(new_model(case.hosts), case.script), "nothing was found"
+
+
+def test_a_worker_that_asks_nobody_is_found(new_model: NewModel) -> None:
+    script: tuple[Deed, ...] = (Deploy(A), Deploy(B, policy=FIRST))
+    silent: tuple[Deed, ...] = (Deploy(A), Deploy(A, (Fault("deaf", 0, more=30),)))
+    for played in (script, silent):
+        assert not _fails(new_model(2), played), "it fails as it is"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(workers, "decide", lambda *_all: Decision(Standing.RUN, ()))
+            assert "a job started on" in _fails(new_model(2), played)
 
 
 HUNG = "every worker that the inventory demands"

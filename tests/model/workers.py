@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,12 +26,11 @@ LIE = "f" * 40
 
 @dataclass(frozen=True)
 class Job:
-    """A job that a worker started: on which release, and what the fleet's record said at that moment."""
+    """A job that a worker started: when, on which release and host."""
 
     at: float
     release: str
     host: str
-    record: Optional[bytes]
 
 
 @dataclass
@@ -63,18 +63,18 @@ class Workers:
     lives: dict[str, _Life] = field(default_factory=dict)
     records: dict[str, Optional[bytes]] = field(default_factory=dict)
 
-    def live(self, containers: list[SimContainer], record: Optional[bytes], reachable: bool) -> None:
+    def live(self, containers: list[SimContainer], record: Optional[bytes], deaf: Container[str] = ()) -> None:
         """What the workers in running containers do by now.
 
         :param record: the fleet's record in Redis, None where there is none.
-        :param reachable: whether workers reach Redis.
+        :param deaf: hosts whose workers don't reach Redis.
         """
         now = self.clock.now
         running = {one.id: one for one in containers if one.running and now - one.started >= REGISTERS_AFTER}
         for gone in set(self.lives) - set(running):
             del self.lives[gone]
         for one in running.values():
-            self._live(one, record, reachable, now)
+            self._live(one, record, one.host not in deaf, now)
         for key in [key for key, registration in self.known.items() if registration.expires <= now]:
             del self.known[key]
 
@@ -87,7 +87,7 @@ class Workers:
         host = _view(self.records.get(one.host), own, self.fleet)
         life.standing = decide(life.standing, host, fleet).standing
         if life.standing is Standing.RUN:
-            self.jobs.append(Job(now, one.image.release_id, one.host, record))
+            self.jobs.append(Job(now, one.image.release_id, one.host))
         if one.badness != "silent" and reachable and life.standing is not Standing.WAIT:
             self._register(one, life, now)
 

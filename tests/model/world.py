@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
@@ -18,6 +18,7 @@ from model.interpreter import Chance, Ending, Inventory, Run, World
 from model.lease import LeaseTime
 from model.modules import Modules
 from model.playbook import PROJECT, Task, plays
+from model.publications import Publications, Silence
 from model.workers import Workers
 
 __all__ = ["FLEET", "Fault", "Killed", "Model", "Release"]
@@ -77,8 +78,9 @@ class Release:
 class Fault:
     """Something that happens in a run, at one of its steps (tasks of hosts) or at one of the calls in them.
 
-    :param kind: of a host ``cut``, ``mend``, ``engine`` (killed), ``revive``, ``flaky`` (cut for one task) and ``engine
-        in`` (killed at a call); of Redis ``redis`` (away for ``more`` calls) and ``empty``; of the run ``kill``, ``kill
+    :param kind: of a host ``cut``, ``mend``, ``engine`` (killed), ``revive``, ``flaky`` (cut for one task), ``engine
+        in`` (killed at a call) and ``deaf`` (its workers, or all, don't reach Redis for ``more`` seconds);
+        of Redis ``redis`` (away for ``more`` calls) and ``empty``; of the run ``kill``, ``kill
         in`` (in a module, at an engine's call) and ``other`` (another run comes between).
     :param task: name of a task that it happens at instead of a step's number; ``flaky`` the ``more``-th time.
     """
@@ -88,6 +90,10 @@ class Fault:
     host: str = ""
     more: int = 1
     task: str = ""
+
+    def hosts(self, every: Iterable[str]) -> list[str]:
+        """Those of the hosts that it is about."""
+        return [host for host in every if self.host in ("", host)]
 
 
 @dataclass
@@ -119,14 +125,15 @@ class Model(World):
         self.built: set[str] = set()
         self.roots = {host: directory / host for host in hosts}
         self.lease = LeaseTime(redis, self.clock, f"{FLEET}:lock:deploy")
+        self.publications = Publications(self.clock)
         self.workers = Workers(FLEET, self.clock, self.roots)
         self.engines = {host: SimEngine(host, self.clock, self.images, self.workers.admits) for host in hosts}
         self.placement: dict[str, tuple[str, ...]] = dict.fromkeys(hosts, ALL_SERVICES)
         self.cut: set[str] = set()
         self.memory = "64M"
         self.drain = 0.0
+        self.blind = False  # whether rollouts go on without their lease, as while the controller is suspended
         self.order = "stop-first"
-        self.redis_away = 0
         self.published: Optional[bytes] = None
         self.source = Release("a")
         self.numbers = 0
@@ -209,6 +216,18 @@ class Model(World):
     def _strike(self, under: _Under, fault: Fault) -> None:
         if fault.kind == "kill":
             raise Killed
+        if fault.kind == "empty":
+            self.empty_redis()
+        elif fault.kind == "deaf":
+            now = self.clock.now
+            self.publications.silences += [Silence(host, now, now + fault.more) for host in fault.hosts(self.engines)]
+        elif fault.kind == "other":
+            if under.others:
+                under.others.pop(0)()
+        else:
+            self._strike_host(fault)
+
+    def _strike_host(self, fault: Fault) -> None:
         if fault.kind == "cut":
             self.cut.add(fault.host)
         elif fault.kind == "mend":
@@ -217,10 +236,6 @@ class Model(World):
             self.engines[fault.host].kill()
         elif fault.kind == "revive" and fault.host in self.engines:
             self.engines[fault.host].revive()
-        elif fault.kind == "empty":
-            self.empty_redis()
-        elif fault.kind == "other" and under.others:
-            under.others.pop(0)()
 
     def reaches(self, run: Run, host: str) -> bool:
         return host not in self.cut
@@ -239,11 +254,10 @@ class Model(World):
         for engine in self.engines.values():
             engine.settle()
             containers += list(engine.containers.values())
-        self.workers.live(containers, self.published, self.redis_away == 0)
+        self.workers.live(containers, self.published, self.deaf)
 
     def look_again(self, host: str) -> None:
-        """A record may have changed: workers see both at once. A question of each, at each moment, would take long."""
-        self.published = self.redis.get(f"{FLEET}:release")
+        """A host's record may have changed: workers see it at once. To ask for each at each moment takes long."""
         self.workers.read(host)
 
     def _engine_call(self, host: str, what: str) -> None:
@@ -274,10 +288,22 @@ class Model(World):
             if fault.kind == "redis" and fault.at <= under.redis_calls < fault.at + fault.more:
                 raise DriftguardError("Redis", "an answer", "connection refused", "start it")
 
+    @property
+    def deaf(self) -> set[str]:
+        """The hosts whose workers don't reach Redis now."""
+        return {one.host for one in self.publications.silences if one.begin <= self.clock.now < one.end}
+
+    def redis_answered(self, script: str, arguments: Sequence[Any], answer: Any) -> None:
+        """A script of the collection ran in Redis: workers that ask from now on see what it did."""
+        self.lease.asked(script, arguments, answer)
+        if self.publications.asked(script, arguments, answer):
+            self.published = self.redis.get(f"{FLEET}:release")
+
     def empty_redis(self) -> None:
         """Redis loses everything."""
         self.redis.flushall()
         self.published = None
+        self.publications.note(None)
         self.workers.lost()
 
     def write_registrations(self) -> None:
@@ -306,6 +332,7 @@ class Model(World):
             if engine.dead:
                 engine.revive()
         self.redis.delete(f"{FLEET}:lock:deploy")
+        self.publications.all_hear()
         self.clock.move(1000.0)
 
     def add_host(self, host: str) -> None:
