@@ -55,7 +55,7 @@ def test_one_that_cant_be_reached_fails_what_was_to_be_done_there(tmp_path: Path
 
 def test_a_rollout_that_could_not_even_begin_says_so(tmp_path: Path) -> None:
     """What was lost in its middle may have done anything; this has certainly done nothing."""
-    rollout = {"fleet": "demo", "host": "nowhere", "generation": 7, "attended": True}
+    rollout = {"fleet": "demo", "host": "nowhere", "generation": 7}
     output = play(tmp_path, [
         {"driftguard.workers.worker_steps": {"steps": [
             {"name": "rollout", "module": "worker_rollout", "options": rollout}]},

@@ -94,4 +94,4 @@ def rollout_of(name: str, arguments: Values, check_mode: bool) -> Optional[Value
     return next((
         step["options"] for step in arguments["steps"]
         if step["module"] == "worker_rollout" and not step.get("looks")
-        and step["options"].get("state") not in ("settled", "kept") and step["options"].get("attended", True)), None)
+        and step["options"].get("state") not in ("settled", "kept")), None)
