@@ -166,6 +166,7 @@ def _check_returned(model: Model, before: Before, ending: Ending, said: str) -> 
 def check_jobs(model: Model) -> None:
     """No job since the last check started on a release that what was published by then didn't allow, nor unasked."""
     jobs, model.workers.jobs = model.workers.jobs, []
+    model.workers.judged += jobs
     for job in jobs:
         flaw = model.publications.flaw(job.at, job.release, job.host)
         assert not flaw, f"a job started on {job.release} on {job.host}: {flaw}"

@@ -32,10 +32,10 @@ def with_a_straggler(new_model: NewModel, newer: Release) -> Model:
 def test_a_straggler_never_takes_the_fleet_back_to_what_it_runs_itself(new_model: NewModel, publish: str) -> None:
     bad = Release("bad on h1", Badness("crash", 5.0, host="h1"))
     model = with_a_straggler(new_model, bad)
-    jobs = len(model.workers.jobs)
+    jobs = len(model.workers.judged)
     ending = went(model, bad, worker_publish=publish)
     assert allowed(model) == {bad.release_id}
-    assert {job.release for job in model.workers.jobs[jobs:]} == {bad.release_id}
+    assert {job.release for job in model.workers.judged[jobs:]} == {bad.release_id}
     assert (model.running("h1"), set(model.running("h2"))) == ([], {bad.release_id})
     said = "\n".join(ending.said)
     assert result_of(ending) == "mixed", said

@@ -59,6 +59,7 @@ class Workers:
     clock: Clock
     roots: dict[str, Path]
     jobs: list[Job] = field(default_factory=list)
+    judged: list[Job] = field(default_factory=list)  # those before, which were held to what was published
     known: dict[str, _Registration] = field(default_factory=dict)
     lives: dict[str, _Life] = field(default_factory=dict)
     records: dict[str, Optional[bytes]] = field(default_factory=dict)
