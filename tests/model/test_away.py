@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from model import interpreter
+from model import actions
 from model.claims import result_of
 from model.making import NewModel
 from model.test_parts import allowed, went
@@ -40,13 +40,13 @@ def test_one_that_was_away_when_its_turn_came_is_left_behind(
     new_model: NewModel, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What the action of a rollout says of a call that it could not even begin."""
-    real = interpreter.module
+    real = actions.module
 
     def called(run: Any, task: Any, *rest: Any) -> Any:
         result = real(run, task, *rest)
         return {**result, "by_step": {}} if result.get("unreachable") and task.name == STEPS else result
 
-    monkeypatch.setattr(interpreter, "module", called)
+    monkeypatch.setattr("model.interpreter.module", called)
     model = new_model(3)
     assert went(model, A).status == 0
     ending = went(model, B, worker_unreachable="continue", faults=cut(2, "h3"))
