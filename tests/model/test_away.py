@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from model import actions, interpreter
+from model import actions
 from model.claims import result_of
 from model.making import NewModel
 from model.test_parts import allowed, went
@@ -46,7 +46,7 @@ def test_one_that_was_away_when_its_turn_came_is_left_behind(
         result = real(run, task, *rest)
         return {**result, "by_step": {}} if result.get("unreachable") and task.name == STEPS else result
 
-    monkeypatch.setattr(interpreter, "module", called)
+    monkeypatch.setattr("model.interpreter.module", called)
     model = new_model(3)
     assert went(model, A).status == 0
     ending = went(model, B, worker_unreachable="continue", faults=cut(2, "h3"))
