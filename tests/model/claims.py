@@ -17,16 +17,20 @@ from driftguard_worker.decision import View
 from driftguard_worker.records import ReleaseKey, view_of
 
 __all__ = [
-    "Before", "check_bad_release", "check_jobs", "check_run", "check_verified", "is_on", "plan_of", "result_of",
-    "settled_on",
+    "Before", "check_bad_release", "check_jobs", "check_lease", "check_run", "check_verified", "is_on", "last_word_on",
+    "plan_of", "result_of", "settled_on",
 ]
 
 
 @dataclass(frozen=True)
 class Before:
-    """How the world was before a run."""
+    """How the world was before a run.
+
+    :param proved: host → the release that was proved there last, empty where none was.
+    """
 
     containers: dict[str, list[str]]
+    proved: dict[str, str]
     releases: dict[str, list[str]]
     record: Optional[dict[str, Any]]
     settled: str
@@ -37,6 +41,7 @@ class Before:
         """As it is now."""
         return cls(
             {host: sorted(engine.containers) for host, engine in model.engines.items()},
+            {host: _proved(model, host) for host in model.engines},
             {host: model.running(host) for host in model.engines}, model.record(), settled_on(model), _published(model))
 
 
@@ -105,7 +110,9 @@ def check_verified(model: Model, ending: Ending) -> None:
 
 
 def _host_record(model: Model, host: str, release_id: str) -> list[str]:
-    own = ReleaseKey(release_id, next(image.sha for image in model.images.values() if image.release_id == release_id))
+    # A fence may leave the fleet on nothing, a release that has no image.
+    sha = next((image.sha for image in model.images.values() if image.release_id == release_id), "")
+    own = ReleaseKey(release_id, sha)
     content = model.workers.records.get(host)
     wrong = [] if view_of(content, own, FLEET) is View.ALLOWED else [f"the record of {host} doesn't allow {release_id}"]
     if b'"settled"' not in (content or b""):
@@ -149,18 +156,27 @@ def check_run(model: Model, before: Before, ending: Optional[Ending], target: Op
 
 
 def _check_returned(model: Model, before: Before, ending: Ending, said: str) -> None:
-    """Who had moved runs what was proved there last, or nothing when nothing was; nobody else was touched."""
+    """Who had moved runs what was proved there before the run, or nothing when nothing was; nobody else was touched.
+
+    A run takes up what an earlier one had published and not kept on the hosts any more.
+    """
     moved = [host for host, facts in ending.facts.items() if facts.get("worker_outcome", {}).get("moved")]
     there = {release for host in moved for release in model.running(host)}
     assert len(there) <= 1 or not before.published, f"'rolled back' left {there}\n{said}"
-    for host, facts in ending.facts.items():
-        containers = sorted(model.engines[host].containers)
-        if facts.get("worker_outcome", {}).get("moved"):
-            link = model.roots[host] / FLEET / "current" / "release.json"
-            proved = {json.loads(link.read_text(encoding="utf-8"))["release"]["release_id"]} if link.exists() else set()
-            assert set(model.running(host)) == proved, f"'rolled back' left {model.running(host)} on {host}\n{said}"
+    for host in ending.facts:
+        if host in moved:
+            runs, proved = set(model.running(host)), {before.proved[host]} - {""}
+            took_up = {before.published} if _proved(model, host) == before.published != "" else proved
+            assert runs in (proved, took_up), f"'rolled back' left {runs} on {host}, not {proved}\n{said}"
         else:
+            containers = sorted(model.engines[host].containers)
             assert containers == before.containers[host], f"'rolled back' touched {host}, which hadn't moved\n{said}"
+
+
+def _proved(model: Model, host: str) -> str:
+    """The release of a host's current revision, empty where there is none."""
+    link = model.roots[host] / FLEET / "current" / "release.json"
+    return str(json.loads(link.read_text(encoding="utf-8"))["release"]["release_id"]) if link.exists() else ""
 
 
 def check_jobs(model: Model) -> None:
@@ -170,6 +186,18 @@ def check_jobs(model: Model) -> None:
     for job in jobs:
         flaw = model.publications.flaw(job.at, job.release, job.host)
         assert not flaw, f"a job started on {job.release} on {job.host}: {flaw}"
+
+
+def check_lease(model: Model, ending: Ending) -> None:
+    """The lease didn't run out in the middle of a run that reached Redis all the time, however long anything took."""
+    own = {facts["worker_run"]["id"] for facts in ending.facts.values() if "worker_run" in facts}
+    assert not own & set(model.lease.lapsed), "the lease ran out in the middle of a run\n" + "\n".join(ending.said)
+
+
+def last_word_on(model: Model, release: Release) -> str:
+    """What the history says of a release: empty where it was settled last, else what it was when it was fenced."""
+    entries = (json.loads(entry) for entry in model.redis.lrange(f"{FLEET}:releases", 0, -1))
+    return str(next((entry.get("fenced", "") for entry in entries if entry["releaseId"] == release.release_id), ""))
 
 
 def plan_of(ending: Ending) -> dict[str, Any]:

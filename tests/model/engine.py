@@ -187,6 +187,12 @@ class SimEngine:
         """The engine is gone; its containers' processes live on."""
         self.dead = True
 
+    def prune(self) -> bool:
+        """Somebody removes the images that no container uses; whether there were any."""
+        before = self.local
+        self.local = before & {one.image.id for one in self.containers.values()}
+        return self.local != before
+
     # the gateway's interface
 
     def _call(self, what: str) -> None:

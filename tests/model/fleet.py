@@ -6,19 +6,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Optional
 
-from model.claims import Before, check_bad_release, check_jobs, check_run, check_verified, is_on, plan_of
+from model.claims import (
+    Before,
+    check_bad_release,
+    check_jobs,
+    check_lease,
+    check_run,
+    check_verified,
+    is_on,
+    last_word_on,
+    plan_of,
+)
 from model.interpreter import Chance, Ending
 from model.world import Fault, Model, Release
 
 __all__ = [
-    "COUNT", "AddHost", "Check", "Deed", "Deploy", "ForgetRedis", "Overlap", "Policy", "RemoveHost", "Repair",
+    "COUNT", "AddHost", "Check", "Deed", "Deploy", "Fence", "ForgetRedis", "Overlap", "Policy", "RemoveHost", "Repair",
     "Rollback", "Verify", "converge", "play",
 ]
 
 COUNT: Counter[str] = Counter()
+KEEP_FROM_REDIS = {"redis", "empty", "cut", "flaky", "other"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,47 @@ class Rollback:
 
     def do(self, model: Model) -> None:
         run(model, None, False, faults=self.faults, chance=self.chance, playbook="rollback")
+
+
+@dataclass(frozen=True)
+class Fence:
+    """An operator stops a release, between runs or in the middle of one.
+
+    :param during: the run, None for none.
+    :param at: the step of it at which that is.
+    """
+
+    release: Release
+    during: Deploy | Rollback | None = None
+    at: int = 0
+
+    def do(self, model: Model) -> None:
+        if self.release.release_id not in model.built:
+            return
+        if self.during is None:
+            self._stop(model)
+            return
+        before, begun = Before.of(model), int(model.redis.get("demo:generation") or 0)
+        release = self.during.release if isinstance(self.during, Deploy) else None
+        after: dict[str, Any] = {}
+
+        def stop() -> None:
+            after.update(over=model.lease.given_back_since(begun), said=self._stop(model), record=model.record())
+
+        ending = model.run(
+            release, playbook="deploy" if release else "rollback", faults=(Fault("other", self.at),), others=(stop,))
+        COUNT["runs"] += 1
+        if not after.get("over"):
+            # The fence of one of two releases publishes the other.
+            check_run(model, replace(before, record=after.get("record", before.record)), ending, release, partly=False)
+        lifted = after.get("said", "") and not last_word_on(model, self.release)
+        assert not lifted, f"the fence of {self.release.release_id} was lifted by a run that couldn't know of it"
+
+    def _stop(self, model: Model) -> str:
+        """Fence it; what the history says of it then."""
+        model.run(playbook="fence", worker_fence_release=self.release.release_id, worker_fence_timeout=0)
+        COUNT["runs"] += 1
+        return last_word_on(model, self.release)
 
 
 @dataclass(frozen=True)
@@ -177,7 +229,7 @@ class RemoveHost:
             model.remove_host(self.host)
 
 
-Deed = Deploy | Rollback | Check | Overlap | Verify | ForgetRedis | Repair | AddHost | RemoveHost
+Deed = Deploy | Rollback | Fence | Check | Overlap | Verify | ForgetRedis | Repair | AddHost | RemoveHost
 
 
 def is_healthy(model: Model) -> bool:
@@ -192,6 +244,8 @@ def run(model: Model, release: Optional[Release], partly: bool, **options: Any) 
     COUNT["runs"] += 1
     COUNT["steps"] += ending.steps if ending else 0
     check_run(model, before, ending, release, partly)
+    if ending is not None and not {fault.kind for fault in options.get("faults", ())} & KEEP_FROM_REDIS:
+        check_lease(model, ending)
     return ending
 
 
@@ -207,11 +261,18 @@ def converge(model: Model, last: Release) -> None:
     assert not is_on(model, last.release_id)
 
 
-def play(model: Model, script: tuple[Deed, ...], last: Release) -> None:
-    """Let a script befall a fleet, then have it converge."""
+def play(model: Model, script: tuple[Deed, ...], last: Release, impatient: bool = False) -> None:
+    """Let a script befall a fleet, then have it converge.
+
+    :param impatient: it has to converge also right after the first deed whose run went wrong.
+    """
     COUNT["fleets"] += 1
     for deed in script:
         COUNT[type(deed).__name__] += 1
         deed.do(model)
+        if impatient and model.went_wrong:
+            COUNT["converged at once"] += 1
+            impatient = False
+            converge(model, last)
     converge(model, last)
     check_jobs(model)

@@ -61,9 +61,13 @@ class Attended:
     """The controller's part of a rollout, as the collection's action plugins have it: no lease, no rollout.
 
     :param call: runs a module on the host.
+    :param interrupted: raises when the run was.
     """
 
-    def __init__(self, rollout: Values, call: Callable[[str, Values], Values]) -> None:
+    def __init__(
+        self, rollout: Values, call: Callable[[str, Values], Values], interrupted: Callable[[], None],
+    ) -> None:
+        self._interrupted = interrupted
         options = {"heartbeat": rollout.get("heartbeat") or DEFAULT_HEARTBEAT, "lease": rollout.pop("lease", None)}
         self._lease = Lease(
             lambda module, arguments: call(module.rpartition(".")[2], arguments), lambda _text: None, rollout, options)
@@ -82,6 +86,7 @@ class Attended:
 
         :raises DriftguardError: it must stop.
         """
+        self._interrupted()
         if not self._lease.keep():
             raise DriftguardError(
                 "rollout", "a deploy that goes on", "that it may go on no more; it stopped", "run it again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -92,6 +93,13 @@ def _check(arguments: list[str], *, remedy: str, **options: Any) -> Completed:
 _PROCESSES = SimpleNamespace(run=_process, check=_check, checked=processes.checked)
 
 
+def _fsync(handle: int) -> None:
+    """Costs no time, and finds a full disk, as it does where the disk only tells then."""
+    under = _model().under
+    if under is not None and stat.S_ISREG(os.fstat(handle).st_mode):
+        under.file(CURRENT[-1].host)
+
+
 class _Engine:
     """Stands for the gateway where modules connect."""
 
@@ -155,7 +163,7 @@ def stand_ins() -> Iterator[None]:
         patch.setattr(render, "to_yaml", _once(render.to_yaml))
         compose_host = importlib.import_module(f"{PACKAGE}.module_utils.compose_host")
         patch.setattr(compose_host.write_compose, "__defaults__", (_Engine.connect,))
-        patch.setattr(os, "fsync", lambda _handle: None)
+        patch.setattr(os, "fsync", _fsync)
         yield
 
 

@@ -19,6 +19,7 @@ import pytest
 from ansible.module_utils.common.arg_spec import ModuleArgumentSpecValidator
 from ansible_collections.driftguard.workers.plugins.module_utils import module_base
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
+from model.faults import Killed
 from model.interpreter import Run
 from model.lease import Attended, rollout_of
 from model.machine import CURRENT, PACKAGE, Call, ProductDefect, stand_ins
@@ -76,11 +77,10 @@ class Modules:
         if name not in _REAL:
             raise ProductDefect(f"the model has no module {name}")
         rollout = rollout_of(name, arguments, check_mode)
-        try:
-            result = self._on(host, name, arguments, check_mode, rollout)
-        finally:
-            if name in ("worker_release", "worker_steps"):
-                self._model.look_again(host)
+        under = self._model.under
+        result = self._on(host, name, arguments, check_mode, rollout)
+        if under is not None and under.interrupted:
+            raise Killed
         if "this is a defect" in str(result.get("msg", "")):
             raise ProductDefect(result["msg"])
         return dict(json.loads(json.dumps(result)))
@@ -95,7 +95,7 @@ class Modules:
         try:
             if rollout is None or self._model.blind:
                 return self._real(name, arguments, check_mode)
-            attended = Attended(rollout, partial(self._on, host))
+            attended = Attended(rollout, partial(self._on, host), self._model.go_on)
             call.go_on = attended.go_on
             return attended.run(partial(self._real, name, arguments, check_mode))
         finally:

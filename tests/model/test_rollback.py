@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import json
-
-from model.claims import result_of
+from model.claims import last_word_on, result_of
 from model.fleet import run
 from model.making import NewModel
 from model.world import Fault, Model, Release
@@ -41,12 +39,6 @@ def fence(model: Model, release: Release) -> None:
     ending = model.run(playbook="fence", worker_fence_release=release.release_id, worker_fence_timeout=0)
     assert ending is not None
     assert ending.status == 0, ending.said
-
-
-def last_word_on(model: Model, release: Release) -> str:
-    """What the history says of a release: empty where it was settled last, else what it was when it was fenced."""
-    entries = (json.loads(entry) for entry in model.redis.lrange("demo:releases", 0, -1))
-    return str(next(entry.get("fenced", "") for entry in entries if entry["releaseId"] == release.release_id))
 
 
 def test_a_rollback_does_not_go_to_what_is_fenced_after_it_has_begun(new_model: NewModel) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -63,6 +64,7 @@ class Workers:
     known: dict[str, _Registration] = field(default_factory=dict)
     lives: dict[str, _Life] = field(default_factory=dict)
     records: dict[str, Optional[bytes]] = field(default_factory=dict)
+    _seen: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def live(self, containers: list[SimContainer], record: Optional[bytes], deaf: Container[str] = ()) -> None:
         """What the workers in running containers do by now.
@@ -70,6 +72,8 @@ class Workers:
         :param record: the fleet's record in Redis, None where there is none.
         :param deaf: hosts whose workers don't reach Redis.
         """
+        for host in self.roots:
+            self.read(host)
         now = self.clock.now
         running = {one.id: one for one in containers if one.running and now - one.started >= REGISTERS_AFTER}
         for gone in set(self.lives) - set(running):
@@ -93,13 +97,20 @@ class Workers:
             self._register(one, life, now)
 
     def read(self, host: str) -> None:
-        """A host's guard.json may be another one."""
-        path = self.roots.get(host, Path("/nowhere")) / self.fleet / "guard" / "guard.json"
-        self.records[host] = path.read_bytes() if path.exists() else None
+        """A host's guard.json may be another one: workers watch it."""
+        path = f"{self.roots[host]}/{self.fleet}/guard/guard.json"
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            self.records[host], self._seen[host] = None, (0, 0)
+            return
+        seen = found.st_ino, found.st_mtime_ns
+        if self._seen.get(host) != seen:
+            self.records[host], self._seen[host] = Path(path).read_bytes(), seen
 
     def admits(self, one: SimContainer) -> bool:
         """Whether the guard lets a container start."""
-        self.read(one.host)  # a module that writes the record may start containers after it
+        self.read(one.host)
         own = ReleaseKey(one.image.release_id, one.image.sha)
         return _view(self.records.get(one.host), own, self.fleet) is View.ALLOWED
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from model.engine import Badness, Clock, Image, SimEngine
+from model.faults import Fault, Killed, Under
 from model.interpreter import Chance, Ending, Inventory, Run, World
 from model.lease import LeaseTime
 from model.modules import Modules
@@ -28,13 +28,6 @@ SERVICES: dict[str, Any] = {"extractor": {"memory": "64M"}, "ocr": {"memory": "6
 DEFAULTS = {"stop_grace_period": "20s", "drain_time": "5s"}
 ALL_SERVICES = ("extractor", "ocr")
 STEP_SECONDS = 0.3
-
-
-_CALLS = ("kill in", "engine in", "redis", "flaky")  # which don't happen at a step's number
-
-
-class Killed(BaseException):
-    """The run's process was killed."""
 
 
 @dataclass(frozen=True)
@@ -74,43 +67,6 @@ class Release:
             "variants": {"base": base}}
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Something that happens in a run, at one of its steps (tasks of hosts) or at one of the calls in them.
-
-    :param kind: of a host ``cut``, ``mend``, ``engine`` (killed), ``revive``, ``flaky`` (cut for one task), ``engine
-        in`` (killed at a call) and ``deaf`` (its workers, or all, don't reach Redis for ``more`` seconds);
-        of Redis ``redis`` (away for ``more`` calls) and ``empty``; of the run ``kill``, ``kill
-        in`` (in a module, at an engine's call) and ``other`` (another run comes between).
-    :param task: name of a task that it happens at instead of a step's number; ``flaky`` the ``more``-th time.
-    """
-
-    kind: str
-    at: int
-    host: str = ""
-    more: int = 1
-    task: str = ""
-
-    def hosts(self, every: Iterable[str]) -> list[str]:
-        """Those of the hosts that it is about."""
-        return [host for host in every if self.host in ("", host)]
-
-
-@dataclass
-class _Under:
-    """A run under way, with its faults."""
-
-    faults: list[Fault]
-    others: list[Callable[[], None]]
-    met: dict[Fault, int] = field(default_factory=dict)
-    calls: int = 0
-    redis_calls: int = 0
-
-
-def _is_due(fault: Fault, steps: int, task: str) -> bool:
-    return fault.task == task if fault.task else fault.at <= steps
-
-
 class Model(World):
     """Hosts, releases, Redis and time; runs playbooks on them.
 
@@ -137,7 +93,8 @@ class Model(World):
         self.published: Optional[bytes] = None
         self.source = Release("a")
         self.numbers = 0
-        self._under: list[_Under] = []
+        self.went_wrong = False
+        self._under: list[Under] = []
         self._watching = False
         self.clock.moved = self.happen
         self.modules = Modules(self)
@@ -185,9 +142,12 @@ class Model(World):
             self, self.inventory(), extra, check_mode, limit, chance or Chance(),
             name=f"{playbook} {self.source.name}{' check' if check_mode else ''} #{self.numbers}")
         run.source = self.source  # type: ignore[attr-defined]
-        self._under.append(_Under(sorted(faults, key=lambda fault: fault.at), list(others)))
+        self._under.append(Under(self, sorted(faults, key=lambda fault: fault.at), list(others)))
+        self.went_wrong = True
         try:
-            return run.playbook(plays(PROJECT / "playbooks" / f"{playbook}_workers.yml"))
+            ending = run.playbook(plays(PROJECT / "playbooks" / f"{playbook}_workers.yml"))
+            self.went_wrong = ending.status != 0
+            return ending
         except Killed:
             return None
         finally:
@@ -198,44 +158,7 @@ class Model(World):
 
     def step(self, run: Run, host: str, task: Task) -> None:
         self.clock.move(STEP_SECONDS / len(self.placement))
-        under = self._under[-1]
-        for fault in [one for one in under.faults if one.kind not in _CALLS and _is_due(one, run.steps, task.name)]:
-            under.faults.remove(fault)
-            self._strike(under, fault)
-        self._flake(under, host, task.name)
-
-    def _flake(self, under: _Under, host: str, name: str) -> None:
-        for fault in [one for one in under.faults if one.kind == "flaky" and one.host == host]:
-            under.met[fault] = under.met.get(fault, 0) + (fault.task == name)
-            if fault.task == name and under.met[fault] == fault.more:
-                self.cut.add(host)
-            elif under.met[fault] == fault.more:
-                self.cut.discard(host)
-                under.faults.remove(fault)
-
-    def _strike(self, under: _Under, fault: Fault) -> None:
-        if fault.kind == "kill":
-            raise Killed
-        if fault.kind == "empty":
-            self.empty_redis()
-        elif fault.kind == "deaf":
-            now = self.clock.now
-            self.publications.silences += [Silence(host, now, now + fault.more) for host in fault.hosts(self.engines)]
-        elif fault.kind == "other":
-            if under.others:
-                under.others.pop(0)()
-        else:
-            self._strike_host(fault)
-
-    def _strike_host(self, fault: Fault) -> None:
-        if fault.kind == "cut":
-            self.cut.add(fault.host)
-        elif fault.kind == "mend":
-            self.cut.discard(fault.host)
-        elif fault.kind == "engine" and fault.host in self.engines:
-            self.engines[fault.host].kill()
-        elif fault.kind == "revive" and fault.host in self.engines:
-            self.engines[fault.host].revive()
+        self._under[-1].step(run.steps, host, task.name)
 
     def reaches(self, run: Run, host: str) -> bool:
         return host not in self.cut
@@ -256,23 +179,22 @@ class Model(World):
             containers += list(engine.containers.values())
         self.workers.live(containers, self.published, self.deaf)
 
-    def look_again(self, host: str) -> None:
-        """A host's record may have changed: workers see it at once. To ask for each at each moment takes long."""
-        self.workers.read(host)
+    @property
+    def under(self) -> Optional[Under]:
+        """The run under way, the innermost one."""
+        return self._under[-1] if self._under else None
+
+    def go_on(self) -> None:
+        """A safe point of a rollout.
+
+        :raises DriftguardError: the run was interrupted.
+        """
+        if self.under:
+            self.under.go_on()
 
     def _engine_call(self, host: str, what: str) -> None:
-        if not self._under:
-            return
-        under = self._under[-1]
-        under.calls += 1
-        # Only what changes something is worth being killed in.
-        if what.split(" ", maxsplit=1)[0] in ("stop", "remove", "compose", "create", "start"):
-            for fault in [one for one in under.faults if one.kind in ("kill in", "engine in")]:
-                if fault.at <= under.calls and fault.host in ("", host):
-                    under.faults.remove(fault)
-                    if fault.kind == "kill in":
-                        raise Killed
-                    self.engines[host].kill()
+        if self.under:
+            self.under.engine_call(host, what)
 
     def redis_call(self) -> None:
         """Called before each of the deployer's commands.
@@ -280,18 +202,20 @@ class Model(World):
         :raises DriftguardError: it is away.
         """
         self.lease.pass_by()
-        if not self._under:
-            return
-        under = self._under[-1]
-        under.redis_calls += 1
-        for fault in under.faults:
-            if fault.kind == "redis" and fault.at <= under.redis_calls < fault.at + fault.more:
-                raise DriftguardError("Redis", "an answer", "connection refused", "start it")
+        if self.under:
+            self.under.redis_call()
 
     @property
     def deaf(self) -> set[str]:
         """The hosts whose workers don't reach Redis now."""
         return {one.host for one in self.publications.silences if one.begin <= self.clock.now < one.end}
+
+    def silence(self, host: str, seconds: float) -> bool:
+        """Workers of a host (empty: of all) don't reach Redis for some time; whether there are any."""
+        now = self.clock.now
+        struck = [one for one in self.engines if host in ("", one)]
+        self.publications.silences += [Silence(one, now, now + seconds) for one in struck]
+        return any(self.engines[one].containers for one in struck)
 
     def redis_answered(self, script: str, arguments: Sequence[Any], answer: Any) -> None:
         """A script of the collection ran in Redis: workers that ask from now on see what it did."""
@@ -331,9 +255,8 @@ class Model(World):
         for engine in self.engines.values():
             if engine.dead:
                 engine.revive()
-        self.redis.delete(f"{FLEET}:lock:deploy")
         self.publications.all_hear()
-        self.clock.move(1000.0)
+        self.clock.move(max(1000.0, self.lease.left))
 
     def add_host(self, host: str) -> None:
         """A host joins the inventory."""
