@@ -50,7 +50,7 @@ class Spoiled:
 
 FILES = [
     Spoiled("publish in spite of a bad host", ROLE + "vars/main.yml",
-            "__worker_fleet_leader.__worker_fleet_decision.decision == 'publish'", "true",
+            "__worker_fleet_leader.__worker_fleet_decision.decision | default('') == 'publish'", "true",
             (Deploy(A), Deploy(LATE_CRASH))),
     Spoiled("one moved host doesn't go back", ROLE + "tasks/settle.yml",
             "- inventory_hostname in __worker_fleet_leader.__worker_fleet_decision.back",
