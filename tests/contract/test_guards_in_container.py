@@ -94,6 +94,8 @@ class Lab:
 def lab() -> Iterator[Lab]:
     try:
         engine = docker.APIClient(version="auto", timeout=60)
+        # Its threads would read the environment, which pytest changes between tests.
+        engine.trust_env = False
     except docker.errors.DockerException as error:
         pytest.fail(f"expected a Docker Engine, found none: {error}; run make setup (playbooks/bootstrap.yml) first")
     for shop in open_workshop():
