@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
+from ansible_collections.driftguard.workers.plugins.module_utils.rollout_proof import PRIVATE_OPTIONS
 from ansible_collections.driftguard.workers.plugins.plugin_utils.attended_action import (
     AttendedAction,
     Call,
     attended_options,
 )
+from ansible_collections.driftguard.workers.plugins.plugin_utils.in_process import plain
 
 Values = Dict[str, Any]
 
@@ -27,7 +29,11 @@ class ActionModule(AttendedAction):
         given = task_vars or {}
         arguments: Values = dict(self._task.args)
         options = attended_options(arguments)
-        call = Call(MODULE, arguments, options, lambda directory: {**arguments, "attendance": directory})
+        private = {name: plain(arguments[name]) for name in PRIVATE_OPTIONS if arguments.get(name) is not None}
+        public = {name: value for name, value in arguments.items() if name not in private}
+        call = Call(
+            MODULE, arguments, options, lambda directory: {**public, "attendance": directory},
+            (lambda _directory: private) if private else None)
         found = self.attend(call, given)
         if found is not None:
             return found

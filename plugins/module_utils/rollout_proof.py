@@ -26,6 +26,8 @@ PROOF_SPEC: dict[str, Any] = {
     "type": "dict",
     "options": {**REDIS_SPEC, "timeout": {"type": "float", "default": 20.0}},
 }
+# Options with secrets: of a rollout that is started beside its connection they come in a file that is read once.
+PRIVATE_OPTIONS = ("proof",)
 
 
 class NewInstances:

@@ -22,7 +22,7 @@ from support.extent import some
 from support.fleet import Fleet, wait_for
 from support.modules import PROJECT
 from support.redis_server import RedisServer
-from support.rollouts import LONG, SHORT, Rollouts, send, whole_session
+from support.rollouts import LONG, SHORT, Rollouts, holding, send, whole_session
 
 LINE = re.compile(r"^here +(\S+) +(\S+) +(stopping|starting|healthy|verified) +([\d.]+) s$", re.MULTILINE)
 
@@ -118,6 +118,17 @@ def in_the_middle(rollouts: Rollouts, phase: str, **options: Any) -> subprocess.
 
 def all_new(fleet: Fleet, old: set[str]) -> bool:
     return len(fleet.ids()) == 3 and not old & set(fleet.ids().values())
+
+
+def test_what_it_asks_redis_with_is_in_no_file_while_it_works(rollouts: Rollouts) -> None:
+    """What is started beside its connection lies on the host's disk with its arguments."""
+    process = in_the_middle(rollouts, "waiting", proof=rollouts.redis)
+    found = holding(rollouts.fleet, rollouts.fleet.redis.password)
+    send([process.pid], signal.SIGINT)
+    assert process.wait(600) != 0
+    wait_for(rollouts.all_ended, "the rollout to end by itself", 60)
+    assert found == []
+    heals(rollouts)
 
 
 @pytest.mark.parametrize(("how", "phase"), some(

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -14,7 +13,7 @@ import pytest
 import yaml
 from support.fleet import Fleet, wait_for
 from support.registration_entries import register
-from support.rollouts import LONG, SHORT, Rollouts, send, whole_session
+from support.rollouts import LONG, SHORT, Rollouts, holding, send, whole_session
 
 MARK = "made by the last step\n"
 
@@ -58,18 +57,6 @@ def test_all_of_it_is_done_in_one_call_and_shown(steps: Rollouts) -> None:
     assert mark(steps.fleet).read_text() == MARK
     assert steps.fleet.redis.password not in run.output
     assert list(steps.fleet.root.glob("*/state/attended-*")) == []
-
-
-def holding(fleet: Fleet, secret: str) -> list[str]:
-    """Files of a run that works on this host that have a secret in them: Ansible's own, on both sides, and ours.
-
-    Not those of a renewal, which is there and gone: without pipelining Ansible writes each module's arguments so.
-    """
-    places = [*fleet.root.glob("*/state"), Path.home() / ".ansible" / "tmp", Path.home() / ".ansible_async",
-              fleet.directory / "tmp"]
-    asked = ["grep", "-rlF", "--", secret, *(str(place) for place in places if place.exists())]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
-    return [path for path in found if "worker_lock" not in path]
 
 
 def edited(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> str:

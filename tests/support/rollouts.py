@@ -16,7 +16,7 @@ import yaml
 from .fleet import Fleet
 from .modules import ModuleRun, run_module
 
-__all__ = ["LONG", "SHORT", "Rollouts", "send", "whole_session"]
+__all__ = ["LONG", "SHORT", "Rollouts", "holding", "send", "whole_session"]
 
 MODULES = (b"worker_rollout", b"worker_steps")
 # What a module does to containers; the end of a grace period that it began is the engine's.
@@ -112,3 +112,15 @@ def send(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
         except ProcessLookupError:
             continue
+
+
+def holding(fleet: Fleet, secret: str) -> list[str]:
+    """Files of a run that works on this host that have a secret in them: Ansible's own, on both sides, and ours.
+
+    Not those of a renewal, which is there and gone: without pipelining Ansible writes each module's arguments so.
+    """
+    places = [*fleet.root.glob("*/state"), Path.home() / ".ansible" / "tmp", Path.home() / ".ansible_async",
+              fleet.directory / "tmp"]
+    asked = ["grep", "-rlF", "--", secret, *(str(place) for place in places if place.exists())]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [path for path in found if "worker_lock" not in path]
