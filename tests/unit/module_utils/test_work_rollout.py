@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.driftguard.workers.plugins.module_utils import work_rollout
+from ansible_collections.driftguard.workers.plugins.module_utils.engine import Engine
 from ansible_collections.driftguard.workers.plugins.module_utils.errors import DriftguardError
 from ansible_collections.driftguard.workers.plugins.module_utils.work_rollout import ROLLOUT
 
@@ -27,7 +28,7 @@ def module(tmp_path: Path) -> Any:
 def brought(module: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The options with which the module brings its host to the revision."""
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(work_rollout.Engine, "connect", lambda: None)
+    monkeypatch.setattr(Engine, "connect", lambda: None)
     monkeypatch.setattr(work_rollout, "bring_or_keep", lambda _engine, options, *_: seen.append(options))
     ROLLOUT.action(module)
     return seen[0]
