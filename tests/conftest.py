@@ -8,13 +8,15 @@ from __future__ import annotations
 import signal
 
 from hypothesis import settings
+from support.bridge import redis_on_bridge
 from support.fleet import base_reference, fleet, fleet_redis, module_fleet, whole
 from support.launched import launch
 from support.redis_server import redis_server
 from support.reference_image import reference_image
 
 __all__ = [
-    "base_reference", "fleet", "fleet_redis", "launch", "module_fleet", "redis_server", "reference_image", "whole",
+    "base_reference", "fleet", "fleet_redis", "launch", "module_fleet", "redis_on_bridge", "redis_server",
+    "reference_image", "whole",
 ]
 
 # How long an example takes says how busy the machine is, and nothing of the code.

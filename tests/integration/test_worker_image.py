@@ -18,7 +18,7 @@ from uuid import uuid4
 import docker
 import pytest
 from docker.models.containers import Container
-from support.redis_server import RedisServer, running_redis, wait_until
+from support.redis_server import RedisServer, wait_until
 from support.reference_image import build_reference
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,13 +91,6 @@ def stamped(
     )
     yield tag
     engine.images.remove(tag, force=True)
-
-
-@pytest.fixture(scope="module")
-def redis_on_bridge(engine: docker.DockerClient) -> Iterator[RedisServer]:
-    gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
-    with running_redis(host=gateway) as server:
-        yield server
 
 
 def host_record(place: Path, sha: str = SHA) -> Path:
@@ -349,18 +342,3 @@ def test_leaves_nothing_behind_in_its_own_files(
     # The engine's own mount points are all that may differ.
     allowed = ("/opt", "/opt/driftguard", "/opt/driftguard/guard")
     assert [change for change in container.diff() or [] if change["Path"] not in allowed] == []
-
-
-def test_cpu_time_of_a_start(
-    engine: docker.DockerClient, stamped: str, redis_on_bridge: RedisServer, tmp_path: Path
-) -> None:
-    def cpu_seconds(number: int) -> float:
-        container = guarded(engine, stamped, redis_on_bridge, host_record(tmp_path / f"guard{number}"))
-        wait_for_log(container, '"running"')
-        stats: Any = container.stats(stream=False)
-        used = stats["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9
-        container.remove(force=True)
-        return float(used)
-
-    # Fifteen of them start at once on two processors.
-    assert min(cpu_seconds(number) for number in range(3)) < 0.6

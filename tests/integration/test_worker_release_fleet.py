@@ -77,8 +77,9 @@ def test_after_redis_lost_its_data_what_runs_stays_allowed(on_fleet: Place, serv
 
 
 def test_another_s_lease_refuses(on_fleet: Place, raw: Any) -> None:
-    raw.set("demo:lock:deploy", json.dumps({"token": "theirs", "number": 3}))
-    on_fleet.run("settled", A, generation=3, token="ours").must_fail("theirs")
+    raw.set("demo:lock:deploy", json.dumps({"token": "theirs", "number": 3, "owner": "bob@ci2"}))
+    refused = on_fleet.run("settled", A, generation=3, token="ours").must_fail("another deploy's lease", "bob@ci2")
+    assert "theirs" not in refused.output
     on_fleet.run("settled", A, generation=3, token="theirs").must_pass()
 
 

@@ -24,6 +24,7 @@ import docker
 import pytest
 import redis as redis_py
 import yaml
+from support.bridge import bridge_address
 from support.modules import PROJECT, ModuleRun, run_module
 
 from .evidence_schema import checked
@@ -352,8 +353,7 @@ def base_reference() -> str:
 @pytest.fixture(scope="session")
 def fleet_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FleetRedis]:
     """One Redis for all fleets of a test session; each fleet has its own prefix."""
-    gateway = docker.from_env().networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
-    redis = FleetRedis(tmp_path_factory.mktemp("redis"), gateway)
+    redis = FleetRedis(tmp_path_factory.mktemp("redis"), bridge_address())
     yield redis
     redis.stop()
 

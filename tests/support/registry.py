@@ -20,6 +20,7 @@ from typing import Any, Iterator
 
 import docker
 
+from .bridge import bridge_address
 from .certificates import make_certificates
 from .fleet import wait_for
 from .registry_image import DOCKERFILE
@@ -160,9 +161,7 @@ def closed_registry(base: str, place: Path, trusted: bool = True) -> Iterator[Re
     :param place: for its certificates.
     :param trusted: whether the engine knows its certificate authority.
     """
-    engine = docker.from_env()
-    address = engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", "172.17.0.1")
-    engine.close()
+    address = bridge_address()
     make_certificates(place, address)
     with running_registry(base, Closed(place, address, "deployer", f"registry-{place.name}-secret")) as registry:
         known = Path("/etc/docker/certs.d") / registry.name
