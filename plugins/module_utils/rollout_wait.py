@@ -266,14 +266,16 @@ class Watch:
 
     def _failure(self, container: Container, reason: str) -> Failure:
         watched = self._watched.get(container.id)
-        end = self._end(container) if watched is not None and watched.failed else None
-        log = self._engine.logs(container.id, LOG_LINES, end)
+        # One that rests now may run again, and say so, before its log is read.
+        ended = container.status != RUNNING or (watched is not None and watched.failed)
+        log = self._engine.logs(container.id, LOG_LINES, self._end(container) if ended else None)
         return Failure(container.service, container.name, reason, self._exit_status(container), log)
 
     def _exit_status(self, container: Container) -> int:
-        end = self._end(container)
+        # One that runs again says 0 of itself.
+        end = self._end(container) if container.status == RUNNING else None
         return container.exit_code if end is None else end.status
 
     def _end(self, container: Container) -> Optional[End]:
-        """Its last one, from the engine's events: a container that runs again says 0 of itself. None while it rests."""
-        return self._engine.last_end(container.id, EVENTS_SECONDS) if container.status == RUNNING else None
+        """Its last one, from the engine's events; None when it never ended."""
+        return self._engine.last_end(container.id, EVENTS_SECONDS)

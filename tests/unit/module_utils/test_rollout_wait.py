@@ -129,11 +129,26 @@ def test_of_what_was_restarted_the_log_is_the_one_before_that() -> None:
         ("restarted (exit status 3)", 3, ["starting", "boom"])]
 
 
-@pytest.mark.parametrize("state", [{"Health": {"Status": "unhealthy"}}, {"Status": "exited", "ExitCode": 1}])
-def test_of_what_fails_later_the_log_is_all_to_its_end(state: dict[str, Any]) -> None:
-    engine = FakeEngine([changed(instance(), 1, **state)])
+def test_of_what_fails_later_the_log_is_all() -> None:
+    engine = FakeEngine([changed(instance(), 1, Health={"Status": "unhealthy"})])
     engine.said[CONTAINER_ID], engine.ended[CONTAINER_ID] = ["starting", "boom", "again"], End(3, 2)
     assert [one.log for one in watch(engine)] == [["starting", "boom", "again"]]
+
+
+@pytest.mark.parametrize("is_first_look", [True, False])
+@pytest.mark.parametrize("status", ["restarting", "exited"])
+def test_what_rests_may_run_again_before_its_log_is_read(status: str, is_first_look: bool) -> None:
+    facts = instance(age=0)
+    ended = changed(facts, 1, Status=status, ExitCode=3)
+    engine = FakeEngine([ended if is_first_look else facts])
+    engine.said[CONTAINER_ID], engine.ended[CONTAINER_ID] = ["starting", "boom", "again"], End(3, 2)
+
+    def happens(look: int) -> None:
+        if look == 3:
+            engine.containers[CONTAINER_ID] = ended
+
+    assert [(one.exit_code, one.log) for one in watch(engine, Looks(happens), stabilize=60)] == [
+        (3, ["starting", "boom"])]
 
 
 def test_earlier_restarts_of_a_kept_instance_are_forgiven() -> None:
