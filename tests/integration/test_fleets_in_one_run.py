@@ -16,6 +16,7 @@ import yaml
 from support.modules import PROJECT
 
 SERVICE: dict[str, Any] = {"memory": "64M", "stop_grace_period": "3s", "drain_time": "1s"}
+RELEASE = {"sha": "a" * 40, "release_id": f"{'a' * 12}.{'b' * 12}"}
 
 
 def fleet(name: str, group: str, service: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -36,6 +37,9 @@ def test_a_fleet_that_the_first_one_led_has_a_leader_of_its_own(tmp_path: Path) 
     deploy = str(PROJECT / "playbooks" / "deploy_workers.yml")
     book = [
         {"import_playbook": deploy, "vars": fleet("first", "first", SERVICE, tmp_path)},
+        # What it would have left behind, had it come to its images.
+        {"hosts": "all", "gather_facts": False, "tasks": [
+            {"ansible.builtin.set_fact": {"worker_release": RELEASE, "worker_images_result": {"release": RELEASE}}}]},
         # Refused in its very beginning: a service without a memory limit.
         {"import_playbook": deploy, "vars": fleet("second", "second", {**SERVICE, "memory": None}, tmp_path)}]
     (tmp_path / "book.yml").write_text(yaml.safe_dump(book))
@@ -51,4 +55,5 @@ def test_a_fleet_that_the_first_one_led_has_a_leader_of_its_own(tmp_path: Path) 
     for name, said in (("first", "Redis"), ("second", "memory")):
         records = [json.loads(path.read_text()) for path in (tmp_path / "evidence" / name).glob("*.json")]
         assert [record["result"] for record in records] == ["failed"], output
+        assert not records[0]["release"], records
         assert any(said in host["message"] for host in records[0]["hosts"].values()), records
