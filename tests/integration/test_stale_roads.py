@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
 from support.fleet import Fleet, FleetRedis, some_fleet, wait_for
-from support.modules import ModuleRun
+from support.modules import PROJECT, ModuleRun
 
 SERVICES: dict[str, Any] = {"alpha": None, "beta": {"replicas": 2}, "writable": {"read_only": False}}
 
@@ -301,6 +303,19 @@ def test_a_registration_from_a_stranger(deployed: Deployed, host: str) -> None:
 def test_an_empty_redis(deployed: Deployed) -> None:
     deployed.fleet.redis.client.flushall()
     deployed.refused("[RECORD]", "there is no release record")
+    deployed.fleet.deploy().must_pass()
+
+
+def test_a_redis_that_is_empty_before_the_run_ends(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is proved by then, and nothing else is asked of Redis by a run that found nothing to do."""
+    port, password = deployed.fleet.redis.port, deployed.fleet.redis.password
+    empty = f"import redis; redis.Redis(port={port}, password={password!r}).flushall()"
+    with monkeypatch.context() as patch:
+        patch.setenv("ANSIBLE_CALLBACK_PLUGINS", str(PROJECT / "tests" / "support" / "callbacks"))
+        patch.setenv("ANSIBLE_CALLBACKS_ENABLED", "at_task")
+        patch.setenv("AT_TASK", ": Close the run")
+        patch.setenv("AT_TASK_RUN", json.dumps([sys.executable, "-c", empty]))
+        deployed.fleet.deploy().must_fail("found number 0, as Redis lost data while this run was at work")
     deployed.fleet.deploy().must_pass()
 
 

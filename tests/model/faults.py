@@ -76,11 +76,13 @@ class Under:
     """A run under way, with its faults.
 
     :param others: what happens at the faults of kind ``other``, one after the other.
+    :param begun: the number of the last deploy before this run.
     """
 
     model: Model
     faults: list[Fault]
     others: list[Callable[[], None]]
+    begun: int
     interrupted: bool = False
     _calls: Counter[str] = field(default_factory=Counter)
     _met: Counter[Fault] = field(default_factory=Counter)
@@ -172,8 +174,12 @@ class Under:
         if fault.kind == "deaf":
             return self.model.silence(fault.host, fault.more)
         if fault.kind == "empty":
-            self.model.empty_redis()
-        elif fault.kind == "other" and self.others:
+            # What befalls Redis when the run has asked it for the last time is no business of the run's.
+            over = self.model.lease.given_back_since(self.begun)
+            if not over:
+                self.model.empty_redis()
+            return not over
+        if fault.kind == "other" and self.others:
             self.others.pop(0)()
         elif fault.kind != "kill":
             return fault.host in self.model.placement and self._strikes_host(fault.kind, fault.host)

@@ -98,7 +98,9 @@ class Fence:
         after: dict[str, Any] = {}
 
         def stop() -> None:
-            after.update(over=model.lease.given_back_since(begun), said=self._stop(model), record=model.record())
+            after.update(
+                over=model.lease.given_back_since(begun), begun=int(model.redis.get("demo:generation") or 0) > begun,
+                said=self._stop(model), record=model.record())
 
         ending = model.run(
             release, playbook="deploy" if release else "rollback", faults=(Fault("other", self.at),), others=(stop,))
@@ -106,7 +108,8 @@ class Fence:
         if not after.get("over"):
             # The fence of one of two releases publishes the other.
             check_run(model, replace(before, record=after.get("record", before.record)), ending, release, partly=False)
-        lifted = after.get("said", "") and not last_word_on(model, self.release)
+        # A run that took its number later asked for the release by name.
+        lifted = after.get("begun") and after["said"] and not last_word_on(model, self.release)
         assert not lifted, f"the fence of {self.release.release_id} was lifted by a run that couldn't know of it"
 
     def _stop(self, model: Model) -> str:

@@ -100,3 +100,19 @@ def test_hosts_go_back_although_it_could_not_be_renewed(new_model: NewModel) -> 
     said = "\n".join(ending.said)
     assert "expected the deployment lease to be renewed for 900 s; found Failed to connect" in said
     assert result_of(ending) == "rolled back", said
+
+
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("task", ["Close the run", "Give the lease back"])
+def test_what_redis_has_lost_before_the_end_is_no_success(new_model: NewModel, again: bool, task: str) -> None:
+    """All is proved, and published or found to be; then Redis loses it."""
+    model = new_model(2)
+    assert run(model, A, False)
+    ending = run(model, A if again else B, False, faults=(Fault("empty", 0, task=task),))
+    assert ending is not None
+    said = "\n".join(ending.said)
+    assert ending.status != 0, said
+    assert "found number 0, as Redis lost data while this run was at work; remedy: run again" in said
+    ending = run(model, A if again else B, False)
+    assert ending is not None
+    assert ending.status == 0, "\n".join(ending.said)

@@ -142,7 +142,8 @@ class Model(World):
             self, self.inventory(), extra, check_mode, limit, chance or Chance(),
             name=f"{playbook} {self.source.name}{' check' if check_mode else ''} #{self.numbers}")
         run.source = self.source  # type: ignore[attr-defined]
-        self._under.append(Under(self, sorted(faults, key=lambda fault: fault.at), list(others)))
+        begun = int(self.redis.get(f"{FLEET}:generation") or 0)
+        self._under.append(Under(self, sorted(faults, key=lambda fault: fault.at), list(others), begun))
         self.went_wrong = True
         try:
             ending = run.playbook(plays(PROJECT / "playbooks" / f"{playbook}_workers.yml"))
