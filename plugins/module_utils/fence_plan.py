@@ -11,7 +11,8 @@ settled X              X, no history       rolling NOTHING: the whole fleet park
 rolling T {A, T}       T                   settled A
 rolling T {A, T}       A                   settled T
 rolling T {A, B, T}    T                   rolling B {A, B}
-any                    one not allowed     the same; the history says from now on that a rollback must not go to it
+any                    one not allowed     the same; the history says from now on that a rollback must not go to it, and
+                                           says it again where a deploy has begun since, which might be on its way to it
 none                   any                 what live registrations run, without it; else as for settled X
 =====================  ==================  ==========================================================================
 """
@@ -19,13 +20,14 @@ none                   any                 what live registrations run, without 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Iterable, Optional, Sequence
 
 from .errors import DriftguardError
 from .names import RELEASE_PATTERN
 from .record import MAX_ALLOWED, NOTHING, ROLLING, Record, ReleaseRef, release_ref, without
 from .registrations import Registration
-from .release_history import ALLOWED, PAST, TARGET, HistoryEntry, fenced_releases, previous_release
+from .release_history import ALLOWED, PAST, TARGET, HistoryEntry, previous_release
 from .untrusted import MAX_NUMBER, clean
 
 MIN_SHA_PREFIX = 7
@@ -114,7 +116,7 @@ def plan_fence(
     at, by, reason = note
     entries = tuple(
         HistoryEntry(0, release, at, by, (), kind, reason)
-        for release, kind in ((release, _kind(release, known, current)) for release in bad) if kind)
+        for release, kind in ((release, _kind(release, known, current, highest)) for release in bad) if kind)
     fallback = previous_release([*entries, *known.history], None)
     record = without(current, bad, highest + 1, fallback.release if fallback else None)
     number = highest + 1 if record != known.record else max(highest, 1)
@@ -131,12 +133,15 @@ def _rest(entry: HistoryEntry) -> tuple[ReleaseRef, str, str, tuple[tuple[str, s
     return entry.release, entry.at, entry.by, entry.revisions, entry.fenced, entry.reason
 
 
-def _kind(release: ReleaseRef, known: Known, current: Record) -> str:
-    """What the history has to say of it: nothing when it says so already, or when a rollback can't go to it."""
+def _kind(release: ReleaseRef, known: Known, current: Record, highest: int) -> str:
+    """What the history has to say of it: nothing when it says so already, or when a rollback can't go to it.
+
+    A deploy with a higher number than a fence has begun after it, and lifts it when it goes to that release.
+    """
     if release in current.allowed:
         return TARGET if release == current.target else ALLOWED
-    settled = {entry.release for entry in known.history}
-    return PAST if release in settled and release not in fenced_releases(known.history) else ""
+    last = next((entry for entry in known.history if entry.release == release), None)
+    return PAST if last is not None and (not last.fenced or last.generation < highest) else ""
 
 
 def _assumed(fleet: str, running: Sequence[ReleaseRef], bad: Sequence[ReleaseRef]) -> Record:
@@ -147,11 +152,10 @@ def _assumed(fleet: str, running: Sequence[ReleaseRef], bad: Sequence[ReleaseRef
 
 def _target(known: Known) -> tuple[ReleaseRef, ...]:
     record = known.record
-    newest = known.history[0] if known.history else None
-    if record is not None and newest is not None and newest.fenced and newest.generation == record.generation:
-        same = [entry for entry in known.history if entry.fenced and entry.generation == record.generation]
-        if any(entry.fenced == TARGET for entry in same):
-            return tuple(dict.fromkeys(entry.release for entry in same))
+    newest = takewhile(lambda entry: entry.fenced, known.history)
+    same = [entry for entry in newest if record is not None and entry.generation == record.generation]
+    if any(entry.fenced == TARGET for entry in same):
+        return tuple(dict.fromkeys(entry.release for entry in same))
     if record is None or record.target == NOTHING:
         raise _unknown("(none given)", "the fleet's record has no target", known)
     return (record.target,)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import pytest
 from model.claims import last_word_on, result_of
 from model.fleet import run
 from model.making import NewModel
@@ -61,10 +62,13 @@ def test_a_rollback_does_not_go_to_what_is_fenced_after_it_has_begun(new_model: 
     assert (named.status, last_word_on(model, A)) == (0, ""), named.said
 
 
-def test_a_deploy_does_not_go_to_what_is_fenced_after_it_has_begun(new_model: NewModel) -> None:
+@pytest.mark.parametrize("before", [False, True], ids=["", "and before"])
+def test_a_deploy_does_not_go_to_what_is_fenced_after_it_has_begun(new_model: NewModel, before: bool) -> None:
     model = new_model(2)
     run(model, A, False)
     run(model, B, False)
+    if before:  # a deploy of it lifts that
+        fence(model, A)
     refused = model.run(
         A, faults=(Fault("other", 0, task="Take the steps on this host"),), others=(lambda: fence(model, A),))
     assert refused is not None

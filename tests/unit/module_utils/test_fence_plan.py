@@ -96,8 +96,18 @@ def test_a_deploy_that_only_took_its_number_is_overtaken() -> None:
     ("now", "settled"), [((SETTLED, "b"), "abcC"), ((ROLLING, "ab"), "acC"), ((SETTLED, "b"), "b")])
 def test_what_is_fenced_already_changes_nothing(now: Any, settled: str) -> None:
     current = record(*now)
-    found = plan(current, "c", settled)
+    found = plan(current, "c", settled, highest=len(settled))
     assert (found.record, found.changed) == (current, False)
+
+
+def test_what_a_deploy_may_be_on_its_way_to_is_noted_again() -> None:
+    """It took its number after the fence, so it may lift that; this one comes after it."""
+    current = record(SETTLED, "b")
+    found = plan(current, "c", "abcC", highest=7)
+    assert (found.record, found.number) == (current, 7)
+    assert [(entry.release, entry.fenced, entry.generation) for entry in found.entries] == [(C, "past", 7)]
+    again = Known(current, [*found.entries, *history("abcC")], ())
+    assert not plan_fence("demo", again, [C], 7, NOTE).changed
 
 
 def test_a_number_that_workers_could_not_read_is_not_published() -> None:
@@ -147,7 +157,10 @@ def test_again_without_a_name_is_the_same_one_and_not_the_next() -> None:
     after = Known(first.record, [*first.entries, *history("abc")], ())
     assert meant("", after) == (C,)
     assert not plan_fence("demo", after, meant("", after), 8, NOTE).changed
-    deployed = Known(rolling(first.record, "demo", X, 9), after.history, ())
+    under_way = plan_fence("demo", after, meant("", after), 9, NOTE)
+    noted = Known(first.record, [*under_way.entries, *after.history], ())
+    assert (under_way.number, meant("", noted)) == (9, (C,))
+    deployed = Known(rolling(first.record, "demo", X, 9), noted.history, ())
     assert meant("", deployed) == (X,)
 
 
