@@ -126,9 +126,10 @@ class Under:
 
     def _pull(self, host: str) -> None:
         self._calls["pull"] += 1
-        for fault in [one for one in self.faults if one.kind == "slow" and one.at <= self._calls["pull"]]:
+        slow = [one.more for one in self.faults if one.kind == "slow" and one.at <= self._calls["pull"]]
+        if slow:
             STRUCK["slow"] += 1
-            self.model.clock.move(fault.more)
+            self.model.clock.move(max(slow))
         if self._is_in("registry", host):
             raise DriftguardError("registry.test", "the image", "connection refused", "start the registry")
 
