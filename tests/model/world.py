@@ -291,8 +291,10 @@ class Model(World):
         keys = {
             key: self.redis.dump(key) for key in self.redis.keys("*")
             if not any(part in key for part in (b":audit", b":worker", b":lock"))}
+        # What crashes goes from one to the other by itself.
+        alive = {"restarting": "running"}
         containers = {
-            host: sorted((one.id, one.status, one.name) for one in engine.containers.values())
+            host: sorted((one.id, alive.get(one.status, one.status), one.name) for one in engine.containers.values())
             for host, engine in self.engines.items()}
         return {"files": files, "keys": keys, "containers": containers}
 
